@@ -1,0 +1,1 @@
+"""Corpora in, outlier sets out: the `curate` command and its stages."""

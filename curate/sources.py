@@ -1,0 +1,178 @@
+"""The corpus: one or more image sets, read one after the other in batches of rows."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from srood import datasets, manifests
+from srood.datasets import ImageSource, Row
+from srood.errors import InputError
+
+ENOUGH = 2.0  # a named source's later sets are left unread once the earlier ones hold this many rows per row asked for
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Resolved image sets in reading order; labels of set i are shifted by `label_offsets[i]` into `class_names`."""
+
+    name: str
+    sources: tuple[ImageSource, ...]
+    class_names: tuple[str, ...]
+    label_offsets: tuple[int, ...]
+    missing: tuple[dict[str, str], ...]
+    unread: tuple[str, ...]
+
+    def num_rows(self) -> int:
+        """Rows of all sets together."""
+        return sum(source.num_rows() for source in self.sources)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What the manifest records of each set: rows, revision, licence, citation and fingerprint."""
+        return [
+            {
+                "spec": source.spec,
+                "origin": source.origin,
+                "rows": source.num_rows(),
+                "revision": source.revision,
+                "license": source.license,
+                "citation": source.citation,
+                "fingerprint": source.fingerprint(),
+            }
+            for source in self.sources
+        ]
+
+
+def named_sets(name: str) -> list[dict[str, Any]] | None:
+    """The sets of a named source (manifests/sources), in order of preference, or None where there is no such source."""
+    path = manifests.find("sources", name)
+    return None if path is None else list(manifests.read_yaml(path)["sources"])
+
+
+def set_spec(entry: dict[str, Any]) -> str:
+    """The image spec of one entry of a named source."""
+    return entry["set"] + (f":{entry['split']}" if entry.get("split") else "")
+
+
+def open_corpus(specs: Sequence[str], size: int) -> Corpus:
+    """Resolve named sources and image specs.
+
+    A set of a named source that cannot be found is recorded as missing; a spec that was named itself must be found.
+
+    Raises:
+        InputError: a spec resolves nowhere, or none of a named source's sets can be found.
+    """
+    found: list[ImageSource] = []
+    missing: list[dict[str, str]] = []
+    unread: list[str] = []
+    for spec in specs:
+        entries = named_sets(spec)
+        if entries is None:
+            found.append(datasets.resolve(spec))
+            continue
+        of_this: list[ImageSource] = []
+        for entry in entries:
+            inner = set_spec(entry)
+            if sum(source.num_rows() for source in of_this) >= ENOUGH * size:
+                unread.append(inner)
+                continue
+            try:
+                of_this.append(datasets.resolve(inner))
+            except InputError as error:
+                missing.append({"set": inner, "why": str(error)})
+        if not of_this:
+            reasons = " | ".join(entry["why"] for entry in missing)
+            raise InputError(f"--source {spec}: none of its sets can be found. {reasons}")
+        found += of_this
+    names: list[str] = []
+    offsets = []
+    for source in found:
+        offsets.append(len(names))
+        names += source.class_names
+    return Corpus("+".join(specs), tuple(found), tuple(names), tuple(offsets), tuple(missing), tuple(unread))
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Consecutive rows of one set, not decoded yet; `number` counts batches over the whole corpus."""
+
+    number: int
+    source: int
+    start: int
+    rows: list[Row]
+
+
+def raw_batches(
+    corpus: Corpus, batch_rows: int, source: int = 0, start: int = 0, number: int = 0
+) -> Iterator[RawBatch]:
+    """Batches of a fixed number of rows, never across two sets, from row `start` of set `source` on."""
+    for index in range(source, len(corpus.sources)):
+        for rows in datasets.batched(corpus.sources[index].rows(start), batch_rows):
+            yield RawBatch(number, index, start, rows)
+            number += 1
+            start += len(rows)
+        start = 0
+
+
+def prefetch(items: Iterator[Any], depth: int = 2) -> Iterator[Any]:
+    """Run an iterator on a thread of its own, at most `depth` items ahead; its exceptions are raised here."""
+    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(kind: str, item: Any) -> bool:
+        while not stop.is_set():
+            try:
+                waiting.put((kind, item), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def run() -> None:
+        try:
+            for item in items:
+                if not put("item", item):
+                    return
+            put("end", None)
+        except BaseException as error:  # handed to the thread that consumes the items
+            put("error", error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, item = waiting.get()
+            if kind == "error":
+                raise item
+            if kind == "end":
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def describe_named() -> dict[str, Any]:
+    """Named sources and sets, and where each would be read from, without asking the Hub."""
+    described = []
+    for name in manifests.names("sources"):
+        path = manifests.find("sources", name)
+        assert path is not None
+        entry = manifests.read_yaml(path)
+        members = [_place(set_spec(member)) for member in entry["sources"]]
+        described.append({"name": name, "title": entry.get("title", ""), "sets": members})
+    specs = []
+    for name in manifests.names("datasets"):
+        info = datasets.dataset_info(name)
+        assert info is not None
+        specs += [f"{name}:{split}" for split in info.splits] or [name]
+    return {"sources": described, "sets": [_place(spec) for spec in specs]}
+
+
+def _place(spec: str) -> dict[str, str]:
+    info = datasets.dataset_info(spec.partition(":")[0])
+    licence = info.license if info else "unknown"
+    return {"spec": spec, "place": datasets.place(spec), "license": licence}

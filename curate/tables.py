@@ -1,0 +1,131 @@
+"""Tables that a person reads: a build's stages, a manifest, the named sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from curate.build import BuildResult
+
+
+def _console() -> Console:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=110)  # a pipe or a file: do not fold at 80 columns
+    return console
+
+
+def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def stage_table(manifest: dict[str, Any]) -> Table:
+    """Rows in, dropped and left, stage by stage, with the reasons."""
+    table = _table("stage", "rows in", "dropped", "left", "why", right=("rows in", "dropped", "left"))
+    for entry in manifest["stages"]:
+        reasons = sorted(entry["dropped"].items(), key=lambda item: (-item[1], item[0]))
+        why = ", ".join(f"{reason} {count:,}" for reason, count in reasons)
+        dropped = sum(entry["dropped"].values())
+        table.add_row(entry["stage"], f"{entry['seen']:,}", f"{dropped:,}", f"{entry['left']:,}", why)
+    return table
+
+
+def print_build(result: BuildResult) -> None:
+    """The final table of a build and the lines that follow from it."""
+    console = _console()
+    manifest = result.manifest
+    console.print(stage_table(manifest))
+    for line in findings(manifest):
+        console.print(line, highlight=False, markup=False)
+    if result.written:
+        shards = manifest["shards"]
+        megabytes = sum(entry["bytes"] for entry in shards) / 1e6
+        console.print(
+            f"wrote {result.out}: {manifest['rows']:,} rows in {len(shards)} shards, {megabytes:.1f} MB",
+            highlight=False,
+            markup=False,
+        )
+    else:
+        console.print("dry run: nothing written", highlight=False)
+
+
+def findings(manifest: dict[str, Any]) -> list[str]:
+    """What a build found out about leaks and contamination, a line each."""
+    lines = []
+    certificate = manifest["leak_certificate"]
+    if certificate["protected"]:
+        names = ", ".join(f"{entry['spec']} ({entry['rows']:,})" for entry in certificate["protected"])
+        lines.append(
+            f"leaks: checked against {names}; largest similarity left {certificate['largest_similarity_left']}"
+        )
+    else:
+        lines.append("leaks: not checked (--protect none)")
+    id_filter = manifest["id_filter"]
+    lines.append(
+        f"ID-class filter: {id_filter['embedder']}, catches {id_filter['recall']:.0%} of held-out ID images "
+        f"(similarity {id_filter['similarity']:.4f} or more)"
+        if id_filter["recall"] > 0
+        else "ID-class filter: off"
+    )
+    measured = manifest["contamination"]
+    if measured["measured_by"]:
+        kept = "none" if measured["kept"] is None else f"{measured['kept']:.2%}"
+        lines.append(f"contamination by labels: {measured['corpus']:.2%} of the corpus, {kept} of the rows kept")
+    else:
+        lines.append("contamination: not measured (no corpus labels to tell)")
+    return lines
+
+
+def print_manifest(file: Path, manifest: dict[str, Any]) -> None:
+    """A manifest, in the order in which one asks."""
+    console = _console()
+    size = manifest["config"]["image_size"]
+    console.print(
+        f"{file}: {manifest['rows']:,} rows of {size}x{size} RGB (asked for {manifest['requested_rows']:,}), "
+        f"schema {manifest['schema_version']}",
+        highlight=False,
+        markup=False,
+    )
+    console.print(stage_table(manifest))
+    for line in findings(manifest):
+        console.print(line, highlight=False, markup=False)
+    table = _table("source", "rows", "licence", "read from", "fingerprint", right=("rows",))
+    for entry in manifest["sources"]:
+        table.add_row(entry["spec"], f"{entry['rows']:,}", entry["license"], entry["origin"], entry["fingerprint"][:16])
+    console.print(table)
+    for name in manifest["missing_sources"]:
+        console.print(f"missing: {name} could not be found when the set was built", highlight=False, markup=False)
+    table = _table("shard", "rows", "bytes", "SHA-256", right=("rows", "bytes"))
+    for entry in manifest["shards"]:
+        table.add_row(entry["file"], f"{entry['rows']:,}", f"{entry['bytes']:,}", entry["sha256"][:16])
+    console.print(table)
+    table = _table("setting", "value")
+    for key, value in sorted(manifest["config"].items()):
+        table.add_row(key, str(value))
+    for key, value in sorted(manifest["versions"].items()):
+        table.add_row(f"version of {key}", value)
+    console.print(table)
+
+
+def print_sources(entries: dict[str, Any]) -> None:
+    """Named sources with their sets, then all named sets, each with the place it would be read from."""
+    console = _console()
+    for entry in entries["sources"]:
+        console.print(f"[bold]{entry['name']}[/bold]: {entry['title']}", highlight=False)
+        table = _table("set", "read from", "licence")
+        for member in entry["sets"]:
+            table.add_row(member["spec"], member["place"], member["license"].split(";")[0])
+        console.print(table)
+    console.print("[bold]named sets[/bold] (any option that takes images)", highlight=False)
+    table = _table("set", "read from", "licence")
+    for member in entries["sets"]:
+        table.add_row(member["spec"], member["place"], member["license"].split(";")[0])
+    console.print(table)

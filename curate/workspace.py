@@ -1,0 +1,68 @@
+"""The folder in which an unfinished build keeps its parts, so that an interrupted one goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class Workspace:
+    """Files named after what they hold, each written under another name and renamed: what exists is complete."""
+
+    def __init__(self, out: Path, recipe: dict[str, Any]) -> None:
+        """Open the workspace of one output. Parts of another recipe (inputs, options, code version) are removed."""
+        self.folder = out.with_name(out.name + ".work")
+        text = json.dumps(recipe, sort_keys=True)
+        self.recipe = hashlib.sha256(text.encode()).hexdigest()
+        marker = self.folder / "recipe.json"
+        self.resumed = False
+        if self.folder.exists():
+            try:
+                self.resumed = json.loads(marker.read_text())["recipe"] == self.recipe
+            except (OSError, ValueError, KeyError):
+                self.resumed = False
+            if not self.resumed:
+                shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.write_json("recipe", {"recipe": self.recipe})
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Store a JSON document."""
+        self._replace(f"{name}.json", lambda path: path.write_text(json.dumps(value, sort_keys=True)))
+
+    def write(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Store named arrays."""
+
+        def save(path: Path) -> None:
+            with open(path, "wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+
+        self._replace(f"{name}.npz", save)
+
+    def read(self, name: str) -> dict[str, np.ndarray] | None:
+        """The arrays stored under a name, or None."""
+        path = self.folder / f"{name}.npz"
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+
+    def read_array(self, name: str, key: str) -> np.ndarray:
+        """One of the arrays stored under a name."""
+        with np.load(self.folder / f"{name}.npz", allow_pickle=False) as stored:
+            return stored[key]
+
+    def remove(self) -> None:
+        """Remove the folder: the build is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _replace(self, name: str, save: Any) -> None:
+        unfinished = self.folder / f"{name}.unfinished"
+        save(unfinished)
+        os.replace(unfinished, self.folder / name)

@@ -1,0 +1,39 @@
+"""What both commands do alike: reading option values, and ending with one clear line and the right exit code."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from srood.errors import InputError
+
+DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+_UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+def parse_count(text: str) -> int:
+    """``20000``, ``20_000``, ``20k``, ``1.5M`` to a whole number.
+
+    Raises:
+        InputError: the text is none of these.
+    """
+    match = re.fullmatch(r"(\d[\d_,]*(?:\.\d+)?)\s*([kKmM]?)", text.strip())
+    value = float(re.sub("[_,]", "", match[1])) * _UNITS[match[2].lower()] if match else 0.0
+    if not match or value != int(value) or value < 1:
+        raise InputError(f"'{text}' is not a count; write 20000, 20k, 300k or 1M")
+    return int(value)
+
+
+def run(app: Callable[[], Any]) -> None:
+    """Run a command-line application; print an `InputError` as one line and exit with code 2, Ctrl-C with 130."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None

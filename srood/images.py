@@ -1,0 +1,137 @@
+"""Encoded images in any mode and size to RGB arrays of one size."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 89_478_485  # Pillow's own limit for a decompression bomb: a quarter of a GiB of RGB
+MAX_ASPECT = 20  # beyond this the centre crop shows next to nothing of the image
+RESAMPLING = "bilinear, antialiased (Pillow), short side to the image size, then centre crop"
+
+Encoded = bytes | Path | np.ndarray
+
+
+class BadImage(Exception):
+    """An image that cannot be used; the message is the reason under which such rows are counted."""
+
+
+def decode(data: Encoded) -> Image.Image:
+    """Decode one image to RGB.
+
+    EXIF orientation is applied, CMYK and 16-bit images are converted, transparency is laid over white, and of an
+    animation the first frame is taken.
+
+    Args:
+        data: the encoded bytes, a file holding them, or an (H, W), (H, W, 1) or (H, W, 3) uint8 array.
+
+    Raises:
+        BadImage: with the reason ``empty``, ``unreadable file``, ``not an image``, ``truncated or corrupt``,
+            ``too many pixels`` or ``unsupported mode``.
+    """
+    if isinstance(data, np.ndarray):
+        if data.dtype != np.uint8 or data.ndim not in (2, 3) or (data.ndim == 3 and data.shape[2] not in (1, 3)):
+            raise BadImage("unsupported mode")
+        return Image.fromarray(data.squeeze(2) if data.ndim == 3 and data.shape[2] == 1 else data).convert("RGB")
+    if isinstance(data, Path):
+        try:
+            data = data.read_bytes()
+        except OSError as error:
+            raise BadImage("unreadable file") from error
+    if not data:
+        raise BadImage("empty")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of large images, which are checked here
+        try:
+            image = Image.open(io.BytesIO(data))
+        except UnidentifiedImageError as error:
+            raise BadImage("not an image") from error
+        except Image.DecompressionBombError as error:
+            raise BadImage("too many pixels") from error
+        except Exception as error:  # codecs raise nearly anything on a corrupt header
+            raise BadImage("truncated or corrupt") from error
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage("too many pixels")
+        try:
+            image.load()
+            if image.getexif().get(0x0112, 1) != 1:  # orientation
+                image = ImageOps.exif_transpose(image)
+            return _to_rgb(image)
+        except BadImage:
+            raise
+        except Exception as error:
+            raise BadImage("truncated or corrupt") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow's own conversion would clip at 255
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65_535:
+            raise BadImage("unsupported mode")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise BadImage("unsupported mode")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, size: int) -> Image.Image:
+    """Resize the short side to `size` and crop the centre (torchvision's Resize and CenterCrop; paper, evaluation).
+
+    Raises:
+        BadImage: ``extreme aspect ratio``, over 20 to 1.
+    """
+    if image.size == (size, size):
+        return image
+    width, height = image.size
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BadImage("extreme aspect ratio")
+    scale = size / min(width, height)
+    resized = (max(size, round(width * scale)), max(size, round(height * scale)))
+    image = image.resize(resized, Image.Resampling.BILINEAR)
+    left, top = (resized[0] - size) // 2, (resized[1] - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def decode_to_size(data: Encoded, size: int) -> np.ndarray | str:
+    """One image as (size, size, 3) uint8, or the reason why it cannot be used."""
+    try:
+        return np.asarray(fit(decode(data), size))
+    except BadImage as reason:
+        return str(reason)
+
+
+def decode_batch(
+    batch: Sequence[Encoded], size: int, pool: Executor | None = None
+) -> tuple[np.ndarray, list[str | None]]:
+    """Decode many images, in order, on the threads of `pool` (Pillow decodes outside the GIL).
+
+    Returns:
+        images: (N, size, size, 3) uint8, black where an image is bad
+        reasons: N entries, None where the image is good
+    """
+    images = np.zeros((len(batch), size, size, 3), dtype=np.uint8)
+    reasons: list[str | None] = [None] * len(batch)
+
+    def decode_rows(start: int) -> None:
+        for row in range(start, min(start + step, len(batch))):
+            result = decode_to_size(batch[row], size)
+            if isinstance(result, str):
+                reasons[row] = result
+            else:
+                images[row] = result
+
+    step = 64  # a task's overhead is about that of one image
+    list((pool.map if pool else map)(decode_rows, range(0, len(batch), step)))
+    return images, reasons

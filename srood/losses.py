@@ -1,0 +1,107 @@
+"""The training losses: cross entropy, L1 sparsity of the features, outlier exposure, SR and SROE.
+
+Source: "Exploring feature sparsity for out-of-distribution detection", Scientific Reports 14:28444 (2024),
+doi 10.1038/s41598-024-79934-7. Every function computes in float32 or wider, also on half-precision inputs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ALPHA = 0.02  # weight of the sparsity term; the paper's value for every ID set and network
+BETA = 0.5  # weight of the outlier term; likewise
+
+
+class LossParts(NamedTuple):
+    """A loss and the unweighted terms that it was added up from; each a scalar tensor.
+
+    Only `total` is meant to be differentiated. A term that the loss does not have is zero.
+    """
+
+    total: Tensor
+    cross_entropy: Tensor
+    sparsity: Tensor
+    outlier_exposure: Tensor
+
+
+def sparsity(features: Tensor) -> Tensor:
+    """L_sparsity = mean over images of ||F(x)||_1: a sum over the D features, then a mean over the batch.
+
+    Args:
+        features: (N, D) floating point, the pooled penultimate features of ID images
+    """
+    return _full_precision(features).abs().sum(dim=1).mean()
+
+
+def outlier_exposure(logits: Tensor) -> Tensor:
+    """L_OE = mean over outliers of logsumexp(z) - mean_c z_c.
+
+    It is the cross entropy from the uniform distribution to softmax(z), which is KL(uniform || softmax z) + log C; its
+    smallest value is therefore log C, reached where all C logits are equal.
+
+    Args:
+        logits: (N, C) floating point, logits of outliers
+    """
+    logits = _full_precision(logits)
+    return (logits.logsumexp(dim=1) - logits.mean(dim=1)).mean()
+
+
+def ce_loss(logits: Tensor, features: Tensor, labels: Tensor) -> LossParts:
+    """L_CE, the loss of pretraining. The sparsity of the features is computed without gradient, to be watched.
+
+    Args:
+        logits: (N, C) floating point
+        features: (N, D) floating point
+        labels: (N,) int64, in [0, C)
+    """
+    cross_entropy = F.cross_entropy(_full_precision(logits), labels)
+    return LossParts(cross_entropy, cross_entropy, sparsity(features.detach()), torch.zeros_like(cross_entropy))
+
+
+def sr_loss(logits: Tensor, features: Tensor, labels: Tensor, *, alpha: float = ALPHA) -> LossParts:
+    """L_SR = L_CE + alpha * L_sparsity, for when no outliers are at hand (paper, workflow SR).
+
+    Args:
+        logits: (N, C) floating point
+        features: (N, D) floating point, from the same forward pass
+        labels: (N,) int64, in [0, C)
+        alpha: weight of the sparsity term
+    """
+    cross_entropy = F.cross_entropy(_full_precision(logits), labels)
+    l1 = sparsity(features)
+    return LossParts(cross_entropy + alpha * l1, cross_entropy, l1, torch.zeros_like(cross_entropy))
+
+
+def sroe_loss(
+    logits: Tensor, features: Tensor, labels: Tensor, *, alpha: float = ALPHA, beta: float = BETA
+) -> LossParts:
+    """L_SROE = L_CE + alpha * L_sparsity + beta * L_OE (paper, Algorithm 1).
+
+    One forward pass gives logits and features of N ID images followed by M outliers; N is the number of labels. The
+    sparsity term is of the N ID images only.
+
+    Args:
+        logits: (N + M, C) floating point, M >= 1
+        features: (N + M, D) floating point, from the same forward pass
+        labels: (N,) int64, in [0, C)
+        alpha: weight of the sparsity term
+        beta: weight of the outlier term
+
+    Raises:
+        ValueError: there are no rows after the ID rows.
+    """
+    count = len(labels)
+    if len(logits) <= count:
+        raise ValueError(f"sroe_loss: {len(logits)} rows of logits for {count} labels leave no outliers")
+    sr = sr_loss(logits[:count], features[:count], labels, alpha=alpha)
+    oe = outlier_exposure(logits[count:])
+    return LossParts(sr.total + beta * oe, sr.cross_entropy, sr.sparsity, oe)
+
+
+def _full_precision(x: Tensor) -> Tensor:
+    # float64 stays as it is, so that gradients can be checked against finite differences
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

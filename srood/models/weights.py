@@ -1,0 +1,150 @@
+"""Weights files: safetensors with a few words of metadata about what the tensors are.
+
+Metadata, all strings: ``arch``, ``dataset``, ``mean`` and ``std`` ("0.485,0.456,0.406"), ``class_names`` (a JSON list) and
+``image_size``. All are optional when read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from srood.errors import InputError
+from srood.models import MODELS, Classifier, build_model
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says of itself; None where it does not say.
+
+    Attributes:
+        arch: name of the architecture, a key of `MODELS`
+        dataset: ID set that the weights were trained on
+        mean, std: normalisation of the three channels, in units of pixel values scaled to [0, 1]
+        class_names: one name a logit
+        image_size: side of the training images in pixels
+    """
+
+    arch: str | None = None
+    dataset: str | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    class_names: tuple[str, ...] | None = None
+    image_size: int | None = None
+
+
+def read_info(path: Path) -> WeightsInfo:
+    """The metadata of a weights file.
+
+    Raises:
+        InputError: no such file, not safetensors (a pickled checkpoint, say), or metadata that make no sense.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise InputError(
+            f"{path}: is not a safetensors file ({error}); pickled checkpoints (.pt, .pth) can run code and are not "
+            "read: load it where you trust it and save its state_dict with safetensors.torch.save_file"
+        ) from error
+    try:
+        names = json.loads(metadata["class_names"]) if "class_names" in metadata else None
+        size = int(metadata["image_size"]) if "image_size" in metadata else None
+        return WeightsInfo(
+            arch=metadata.get("arch"),
+            dataset=metadata.get("dataset"),
+            mean=_triple(metadata.get("mean")),
+            std=_triple(metadata.get("std")),
+            class_names=None if names is None else tuple(str(name) for name in names),
+            image_size=size,
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: its metadata cannot be understood ({error}); write the file again") from error
+
+
+def load_model(path: Path, arch: str | None = None) -> tuple[Classifier, WeightsInfo]:
+    """Build the classifier that a weights file holds, on the CPU in float32, with as many classes as its last layer.
+
+    Args:
+        path: a safetensors file.
+        arch: the architecture; by default the one that the file names. Where the file names another, that is an error.
+
+    Raises:
+        InputError: as `read_info`; the file does not name its architecture and none was given; it holds another
+            architecture (the message names the tensors at fault); or it holds values that are not finite.
+    """
+    info = read_info(path)
+    if arch is None:
+        arch = info.arch
+    if arch is None:
+        raise InputError(f"{path}: does not say its architecture; give --model, one of {', '.join(MODELS)}")
+    if info.arch is not None and info.arch != arch:
+        raise InputError(f"{path}: holds weights of {info.arch}, not of {arch}; give --model {info.arch}")
+    tensors: dict[str, torch.Tensor] = {}
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 (not a dict)
+            tensors[name] = file.get_tensor(name)
+    last = tensors.get("fc.weight")
+    model = build_model(arch, len(last) if last is not None and last.ndim == 2 else 1)
+    expected = model.state_dict()
+    problems = _differences(tensors, {name: tuple(value.shape) for name, value in expected.items()})
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise InputError(
+            f"{path}: its tensors are not those of {arch}: {'; '.join(problems[:3])}{more}; "
+            "give the --model that the file was made with"
+        )
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"{path}: tensor {name} holds values that are not finite; use another checkpoint")
+    model.load_state_dict(tensors)
+    return model, info
+
+
+def save_weights(path: Path, tensors: dict[str, torch.Tensor], info: WeightsInfo) -> None:
+    """Write a `state_dict` with its metadata, beside the final name and then renamed."""
+    metadata = {
+        "arch": info.arch,
+        "dataset": info.dataset,
+        "mean": None if info.mean is None else ",".join(repr(value) for value in info.mean),
+        "std": None if info.std is None else ",".join(repr(value) for value in info.std),
+        "class_names": None if info.class_names is None else json.dumps(info.class_names, ensure_ascii=False),
+        "image_size": None if info.image_size is None else str(info.image_size),
+    }
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(contiguous, partial, {key: value for key, value in metadata.items() if value is not None})
+    with open(partial, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _differences(tensors: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]]) -> list[str]:
+    # batch norm's step counter plays no part at a fixed momentum; public weights often leave it out
+    missing = [n for n in expected if n not in tensors and not n.endswith("num_batches_tracked")]
+    unknown = [n for n in tensors if n not in expected]
+    shaped = [n for n in tensors if n in expected and tuple(tensors[n].shape) != expected[n]]
+    return (
+        [f"{n} has shape {tuple(tensors[n].shape)} instead of {expected[n]}" for n in shaped]
+        + [f"{n} is missing" for n in missing]
+        + [f"{n} is unknown" for n in unknown]
+    )
+
+
+def _triple(text: str | None) -> Triple | None:
+    if text is None:
+        return None
+    values = [float(part) for part in text.split(",")]
+    if len(values) != 3:
+        raise ValueError(f"{text!r} is not three numbers")
+    return (values[0], values[1], values[2])

@@ -1,0 +1,287 @@
+"""The outlier set: an HDF5 manifest (`mini.h5`) and, beside it, HDF5 shards (`mini-00000-of-00005.h5`) of rows.
+
+The manifest is one JSON document in the dataset ``manifest``; its ``shards`` table lists every shard with rows, bytes
+and SHA-256. A shard holds datasets of equal length, so that ``datasets.load_dataset("hdf5", ...)`` reads it. A set is
+written beside its final name, read back, and renamed into place with the manifest last: no manifest, no set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from srood.errors import InputError
+
+FORMAT = "srood-outliers"
+SCHEMA_VERSION = 1
+CHUNK_ROWS = 64
+REQUIRED = ("image", "key", "sha256", "label", "id_similarity", "id_class")
+
+
+def pixel_sha256(image: np.ndarray) -> str:
+    """SHA-256 (hex) of one image's pixels, (H, W, 3) uint8 in row-major order."""
+    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
+
+
+def shard_name(manifest: Path, number: int, count: int) -> str:
+    """File name of a shard, in the Hub's style of numbering."""
+    return f"{manifest.stem}-{number:05d}-of-{count:05d}.h5"
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def write_set(
+    out: Path, shards: Iterator[Mapping[str, np.ndarray]], count: int, manifest: dict[str, Any], scratch: Path
+) -> Path:
+    """Write `count` shards and the manifest, verify them, and put them in place.
+
+    Args:
+        out: path of the manifest.
+        shards: for each shard its columns by name, arrays of equal length; ``image`` is (n, H, W, 3) uint8.
+        count: number of shards; names depend on it.
+        manifest: JSON-able description; ``format``, ``schema_version``, ``rows`` and ``shards`` are added here.
+        scratch: folder on the same file system, in which the files are made.
+
+    Returns:
+        `out`.
+
+    Raises:
+        RuntimeError: what was written does not read back as it was given (a failing disk).
+    """
+    table = []
+    for number, columns in enumerate(shards):
+        path = scratch / shard_name(out, number, count)
+        rows = len(columns["image"])
+        _write_h5(path, columns)
+        table.append({"file": path.name, "rows": rows, "bytes": path.stat().st_size, "sha256": file_sha256(path)})
+        for problem in _row_problems(path):
+            raise RuntimeError(f"{path}: {problem} right after it was written; check the disk")
+    document = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "rows": sum(entry["rows"] for entry in table),
+        "shards": table,
+        **manifest,
+    }
+    text = json.dumps(document, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    finished = scratch / out.name
+    _write_h5(finished, {"manifest": np.bytes_(text)})
+    remove_set(out)
+    for entry in table:
+        os.replace(scratch / entry["file"], out.parent / entry["file"])
+    os.replace(finished, out)
+    _sync_folder(out.parent)
+    return out
+
+
+def remove_set(out: Path) -> None:
+    """Remove a manifest and its shards; the manifest first, so that no half of a set can be opened."""
+    out.unlink(missing_ok=True)
+    for path in out.parent.glob(f"{out.stem}-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].h5"):
+        path.unlink()
+
+
+def _write_h5(path: Path, columns: Mapping[str, Any]) -> None:
+    path.unlink(missing_ok=True)
+    with h5py.File(path, "w", libver=("v108", "v108")) as file:  # a fixed format version: the same bytes everywhere
+        for name, values in columns.items():
+            array = np.asarray(values)
+            if array.ndim == 0:
+                file.create_dataset(name, data=array)
+            else:
+                chunk = (max(1, min(CHUNK_ROWS, len(array))), *array.shape[1:])
+                file.create_dataset(name, data=array, chunks=chunk if len(array) else None)
+    with open(path, "rb+") as written:
+        os.fsync(written.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OutlierSet:
+    """An outlier set on disk. `open` it, then read rows by number; rows run over the shards in order."""
+
+    path: Path
+    manifest: dict[str, Any]
+    fingerprint: str
+
+    @classmethod
+    def open(cls, path: str | Path, check_hashes: bool = True) -> OutlierSet:
+        """Open a set and check that its shards are there and unaltered.
+
+        Args:
+            path: the manifest.
+            check_hashes: hash every shard (about a second per GB); without it only names and sizes are checked.
+
+        Raises:
+            InputError: no such file, not an outlier set, another schema version, or a shard that is missing or altered.
+        """
+        path = Path(path)
+        manifest = read_manifest(path)
+        for problem in _shard_problems(path, manifest, check_hashes):
+            raise InputError(f"{problem}; build the set again, or restore the file")
+        return cls(path, manifest, hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest())
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in the set."""
+        return int(self.manifest["rows"])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, 3) of every image."""
+        size = int(self.manifest["config"]["image_size"])
+        return (size, size, 3)
+
+    def read(self, column: str, rows: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """One column of the set, whole or at the given row numbers, in the order asked for.
+
+        Raises:
+            InputError: the set has no such column, or a row number is out of range.
+        """
+        wanted = np.arange(self.num_rows) if rows is None else np.asarray(rows, dtype=np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= self.num_rows):
+            raise InputError(f"{self.path}: rows run from 0 to {self.num_rows - 1}")
+        result: np.ndarray | None = None
+        first = 0
+        for entry in self.manifest["shards"]:
+            inside = np.flatnonzero((wanted >= first) & (wanted < first + entry["rows"]))
+            if inside.size or result is None:
+                with _open_h5(self.path.parent / entry["file"]) as file:
+                    if column not in file:
+                        raise InputError(f"{self.path}: has no column '{column}'; it has {', '.join(sorted(file))}")
+                    data = file[column]
+                    if result is None:
+                        result = np.empty((len(wanted), *data.shape[1:]), dtype=data.dtype)
+                    # HDF5 reads rows in ascending order, once each
+                    unique, back = np.unique(wanted[inside] - first, return_inverse=True)
+                    contiguous = unique.size == entry["rows"]
+                    result[inside] = (data[:] if contiguous else data[unique])[back]
+            first += entry["rows"]
+        if result is None:
+            raise InputError(f"{self.path}: holds no rows; build it again with a larger corpus or weaker filters")
+        return result
+
+    def read_images(self, rows: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """Images, (n, H, W, 3) uint8."""
+        return self.read("image", rows)
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """The manifest's JSON document.
+
+    Raises:
+        InputError: no such file, not an outlier set's manifest, or of a schema version this code does not know.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such outlier set; make one with `curate build --out {path}`")
+    with _open_h5(path) as file:
+        if "manifest" not in file:
+            shard = " (it looks like a shard; name the manifest beside it)" if "image" in file else ""
+            raise InputError(f"{path}: is not the manifest of an outlier set{shard}")
+        try:
+            document = json.loads(file["manifest"][()])
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: its manifest is damaged; build the set again") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise InputError(f"{path}: is not the manifest of an outlier set")
+    if document.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: has schema version {document.get('schema_version')}, this srood reads {SCHEMA_VERSION}; "
+            "use the srood that made it, or build the set again"
+        )
+    for entry in document.get("shards", []):
+        if Path(entry["file"]).name != entry["file"]:
+            raise InputError(f"{path}: names a shard outside its folder ({entry['file']}); do not use this file")
+    return document
+
+
+def verify(path: str | Path) -> list[str]:
+    """Hash every shard and every row again.
+
+    Returns:
+        what differs, one line each; empty where everything agrees.
+
+    Raises:
+        InputError: the manifest itself cannot be read.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    problems = list(_shard_problems(path, manifest, check_hashes=True))
+    for entry in manifest["shards"]:
+        shard = path.parent / entry["file"]
+        if shard.is_file():
+            try:
+                problems += [f"{shard}: {problem}" for problem in _row_problems(shard)]
+            except InputError as error:
+                problems.append(str(error))
+    return problems
+
+
+def _shard_problems(path: Path, manifest: dict[str, Any], check_hashes: bool) -> Iterator[str]:
+    for entry in manifest["shards"]:
+        shard = path.parent / entry["file"]
+        if not shard.is_file():
+            yield f"{shard}: this shard of {path.name} is missing"
+        elif shard.stat().st_size != entry["bytes"]:
+            yield f"{shard}: was altered ({shard.stat().st_size} bytes, the manifest says {entry['bytes']})"
+        elif check_hashes and file_sha256(shard) != entry["sha256"]:
+            yield f"{shard}: was altered (its SHA-256 is not the manifest's)"
+
+
+def _row_problems(shard: Path) -> Iterator[str]:
+    with _open_h5(shard) as file:
+        missing = [name for name in REQUIRED if name not in file]
+        if missing:
+            yield f"has no column {', '.join(missing)}"
+            return
+        rows = len(file["image"])
+        for name in file:
+            if len(file[name]) != rows:
+                yield f"column {name} has {len(file[name])} rows, image has {rows}"
+        stored = file["sha256"][:]
+        for start in range(0, rows, 4096):
+            for offset, image in enumerate(file["image"][start : start + 4096]):
+                if pixel_sha256(image).encode() != stored[start + offset]:
+                    yield f"row {start + offset}: the pixels do not match their SHA-256"
+
+
+def _open_h5(path: Path) -> h5py.File:
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as HDF5 ({str(error).splitlines()[0]})") from error
+    for name in file:  # a link elsewhere or a virtual dataset could read as zeros, or as another file's content
+        link = file.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink) or not isinstance(file[name], h5py.Dataset) or file[name].is_virtual:
+            file.close()
+            raise InputError(f"{path}: '{name}' is not a plain dataset; do not use this file")
+    return file

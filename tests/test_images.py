@@ -1,0 +1,116 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from srood import images
+
+
+def encode(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def gradient(height: int = 40, width: int = 48) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), (x + y) % 256], axis=2).astype(np.uint8)
+
+
+def test_png_pixels_come_back_exactly():
+    pixels = gradient()
+    assert np.array_equal(np.asarray(images.decode(encode(Image.fromarray(pixels), "PNG"))), pixels)
+
+
+def test_arrays_and_files_decode_like_bytes(tmp_path):
+    pixels = gradient()
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(Image.fromarray(pixels), "PNG"))
+    assert np.array_equal(np.asarray(images.decode(path)), pixels)
+    assert np.array_equal(np.asarray(images.decode(pixels)), pixels)
+    assert np.array_equal(np.asarray(images.decode(pixels[:, :, :1])), np.repeat(pixels[:, :, :1], 3, axis=2))
+
+
+def test_sixteen_bit_grey_keeps_its_high_byte():
+    values = np.linspace(0, 65_535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    decoded = np.asarray(images.decode(encode(Image.fromarray(values), "PNG")))
+    assert np.array_equal(decoded[:, :, 0], values // 256)
+    assert np.array_equal(decoded[:, :, 0], decoded[:, :, 2])
+
+
+def test_cmyk_becomes_rgb():
+    ink = np.zeros((8, 8, 4), np.uint8)
+    ink[:, :, 0] = 255  # full cyan: no red, all green and blue
+    decoded = np.asarray(images.decode(encode(Image.fromarray(ink, "CMYK"), "TIFF")))
+    assert np.array_equal(decoded[0, 0], [0, 255, 255])
+
+
+def test_transparency_lies_over_white():
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[:, :, 0] = 200
+    pixels[:, 4:, 3] = 255
+    decoded = np.asarray(images.decode(encode(Image.fromarray(pixels, "RGBA"), "PNG")))
+    assert decoded[0, 0].tolist() == [255, 255, 255]
+    assert decoded[0, 7].tolist() == [200, 0, 0]
+
+
+def test_palette_with_transparent_index():
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.paste(1, (4, 0, 8, 8))
+    decoded = np.asarray(images.decode(encode(image, "PNG", transparency=0)))
+    assert decoded[0, 0].tolist() == [255, 255, 255]
+    assert decoded[0, 7].tolist() == [40, 50, 60]
+
+
+def test_animation_gives_its_first_frame():
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert np.asarray(images.decode(data))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_exif_orientation_is_applied():
+    pixels = gradient(8, 16)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown by turning a quarter to the right
+    data = encode(Image.fromarray(pixels), "PNG", exif=exif)
+    assert np.array_equal(np.asarray(images.decode(data)), np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"<!doctype html><html><body>404</body></html>", "not an image"),
+        (encode(Image.fromarray(gradient()), "PNG")[:100], "truncated or corrupt"),
+        (encode(Image.fromarray(gradient()), "JPEG")[:700], "truncated or corrupt"),
+        (encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "unsupported mode"),
+        (encode(Image.new("1", (12_000, 9_000)), "PNG"), "too many pixels"),
+        (encode(Image.new("L", (21 * 32, 32)), "PNG"), "extreme aspect ratio"),
+    ],
+)
+def test_bad_images_are_named(data, reason):
+    assert images.decode_to_size(data, 32) == reason
+
+
+def test_missing_file_is_a_bad_image(tmp_path):
+    assert images.decode_to_size(tmp_path / "gone.png", 32) == "unreadable file"
+
+
+def test_fit_is_resize_of_the_short_side_then_centre_crop():
+    pixels = gradient(40, 80)
+    expected = Image.fromarray(pixels).resize((64, 32), Image.Resampling.BILINEAR).crop((16, 0, 48, 32))
+    assert np.array_equal(np.asarray(images.fit(Image.fromarray(pixels), 32)), np.asarray(expected))
+
+
+def test_batch_keeps_order_and_reasons():
+    from concurrent.futures import ThreadPoolExecutor
+
+    batch = [np.full((32, 32, 3), value, np.uint8) for value in range(200)]
+    batch[77] = b""
+    with ThreadPoolExecutor(3) as pool:
+        decoded, reasons = images.decode_batch(batch, 32, pool)
+    assert decoded[:, 0, 0, 0].tolist() == [0 if value == 77 else value for value in range(200)]
+    assert [row for row, reason in enumerate(reasons) if reason] == [77]
+    assert reasons[77] == "empty"

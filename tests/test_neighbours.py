@@ -1,0 +1,53 @@
+import numpy as np
+
+from curate import neighbours, sampling
+from curate.embedders import thumbnail, unit_length
+
+
+def test_nearest_is_the_largest_cosine():
+    rng = np.random.default_rng(0)
+    base, query = (unit_length(rng.normal(size=(n, 16))) for n in (300, 50))
+    similarity, row = neighbours.IdIndex(base, np.arange(300) % 10).nearest(query)
+    brute = query @ base.T
+    assert np.array_equal(row, brute.argmax(axis=1))
+    assert np.allclose(similarity, brute.max(axis=1), atol=1e-6)
+
+
+def test_threshold_catches_the_stated_share_of_held_out_images():
+    similarity = np.random.default_rng(1).random(1_000).astype(np.float32)
+    for recall in (0.01, 0.25, 0.5, 0.95, 1.0):
+        threshold = neighbours.calibrate(similarity, recall)
+        assert (similarity >= threshold.similarity).mean() == recall
+    assert not (similarity >= neighbours.calibrate(similarity, 0).similarity).any()
+
+
+def test_curve_runs_from_no_recall_to_all():
+    similarity = np.random.default_rng(1).random(500)
+    curve = np.array(neighbours.calibrate(similarity, 0.5).curve)
+    assert np.all(np.diff(curve[:, 0]) > 0) and np.all(np.diff(curve[:, 1]) <= 0)
+    for recall, threshold in curve:
+        assert abs((similarity >= threshold).mean() - recall) <= 1 / 500 + 1e-9
+
+
+def test_thumbnail_is_the_mean_of_each_cell():
+    images = np.random.default_rng(2).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    cells = images.astype(np.float64).reshape(3, 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(3, -1)
+    cells -= cells.mean(axis=1, keepdims=True)
+    expected = cells / np.linalg.norm(cells, axis=1, keepdims=True)
+    assert np.allclose(thumbnail(images), expected, atol=1e-5)
+
+
+def test_thumbnail_of_a_blank_image_is_finite():
+    assert not thumbnail(np.full((1, 32, 32, 3), 9, np.uint8)).any()
+
+
+def test_uniform_samples_are_nested_without_repeats_and_unbiased():
+    large, small = sampling.uniform(1_000, 600, seed=3), sampling.uniform(1_000, 100, seed=3)
+    assert np.array_equal(large[:100], small)
+    assert len(np.unique(large)) == 600
+    assert len(sampling.uniform(50, 600, seed=3)) == 50
+    counts = np.zeros(20)
+    for seed in range(2_000):
+        counts[sampling.uniform(20, 5, seed)] += 1
+    # each row is drawn 500 times on average, with a standard deviation of 19.4
+    assert np.abs(counts - 500).max() < 5 * 19.4

@@ -1,0 +1,43 @@
+"""Scores against NumPy and pytorch-ood."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pytorch_ood.detector import EnergyBased, MaxLogit, MaxSoftmax
+
+from srood.scores import SCORES, energy, max_logit, msp
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    return torch.randn(50, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 5
+
+
+def test_scores_against_numpy(logits):
+    z = logits.numpy()
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    np.testing.assert_allclose(energy(logits), -np.log(np.exp(z).sum(1)), rtol=1e-12)
+    np.testing.assert_allclose(msp(logits), -p.max(1), rtol=1e-12)
+    np.testing.assert_allclose(max_logit(logits), -z.max(1), rtol=1e-12)
+
+
+def test_scores_against_pytorch_ood(logits):
+    np.testing.assert_allclose(energy(logits), EnergyBased.score(logits), rtol=1e-12)
+    np.testing.assert_allclose(msp(logits), MaxSoftmax.score(logits), rtol=1e-12)
+    np.testing.assert_allclose(max_logit(logits), MaxLogit.score(logits), rtol=1e-12)
+
+
+def test_larger_is_more_ood():
+    confident, unsure = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[0.1, 0.0, 0.0]])
+    for score in SCORES.values():
+        assert score(confident).item() < score(unsure).item()
+
+
+def test_large_logits_do_not_overflow_and_bfloat16_is_widened():
+    large = torch.tensor([[1000.0, 0.0], [-1000.0, -1000.0]])
+    np.testing.assert_allclose(energy(large), [-1000.0, 1000.0 - np.log(2)], rtol=1e-6)
+    np.testing.assert_allclose(msp(large), [-1.0, -0.5], rtol=1e-6)
+    for score in SCORES.values():
+        assert score(large.bfloat16()).dtype == torch.float32

@@ -1,0 +1,1 @@
+"""Classifiers in, tuned classifiers and their evaluation out: the `srood` command."""

@@ -1,0 +1,65 @@
+"""Names of devices and precisions, resolved to what the machine has."""
+
+from __future__ import annotations
+
+import torch
+from lightning_fabric import Fabric
+
+from srood.errors import InputError
+from train.config import PRECISIONS
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` to a device that is there.
+
+    Raises:
+        InputError: an unknown name, or a device that this machine or this torch does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device {name}: is unknown; choose auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise InputError(f"--device {name}: torch sees {count} CUDA devices here; give --device cpu")
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and torch.backends.mps.is_available():
+        return device
+    raise InputError(f"--device {name}: is not available here; choose auto, cpu, cuda, cuda:N or mps")
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """``auto`` to ``bf16-mixed`` where the device computes in bfloat16, else to ``32-true``.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if name not in PRECISIONS:
+        raise InputError(f"--precision {name}: is unknown; choose {', '.join(PRECISIONS)}")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # without these instructions bfloat16 on a CPU is emulated, and many times slower than float32
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        fast = device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
+    return "bf16-mixed" if fast else "32-true"
+
+
+def make_fabric(device: torch.device, precision: str) -> Fabric:
+    """Fabric for one device, in a resolved precision."""
+    devices = [device.index or 0] if device.type == "cuda" else 1
+    return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]
+
+
+def describe_device(device: torch.device) -> str:
+    """The device for the record, with the name of the GPU."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

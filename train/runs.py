@@ -1,0 +1,186 @@
+"""The run folder: where a run lives, its record, and its checkpoints.
+
+    config.yaml         every setting, resolved
+    run.json            what it ran on: fingerprints of the images, starting weights, versions, device, precision
+    metrics.jsonl       one line a log interval
+    checkpoints/step-N  weights.safetensors and state.pt (optimiser, step, random generators); the newest only
+    model.safetensors   the trained classifier; a run that has it is finished
+
+Files and checkpoint folders are written beside their final name and renamed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from srood import __version__
+from srood.errors import InputError
+from srood.models.weights import WeightsInfo, load_model, read_info, save_weights
+from train.config import CONFIG_FILE, PretrainConfig, TuneConfig, config_values
+
+RUNS = Path("runs")
+MODEL_FILE = "model.safetensors"
+RECORD_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run has its final weights."""
+    return (run / MODEL_FILE).is_file()
+
+
+def choose_folder(config: PretrainConfig | TuneConfig, out: Path | None) -> Path:
+    """Where a new run goes: `out`, or ``runs/<id>-<model>-<workflow>-s<seed>`` with a number if that is finished.
+
+    Raises:
+        InputError: `out` is not an empty or new folder, or the default folder holds an unfinished run.
+    """
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(
+                f"--out {out}: is not empty; choose another folder, or continue it with --resume {out}"
+            )
+        return out
+    name = f"{Path(config.id).name}-{config.model}-{config.workflow}-s{config.seed}"
+    folder, number = RUNS / name, 1
+    while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not is_finished(folder):
+            raise InputError(
+                f"{folder}: holds a run that is not finished; continue it with `srood train --resume {folder}`, "
+                "remove it, or give --out"
+            )
+        number += 1
+        folder = RUNS / f"{name}-{number}"
+    return folder
+
+
+def create(
+    run: Path,
+    config: PretrainConfig | TuneConfig,
+    record: dict[str, Any],
+    tensors: dict[str, torch.Tensor],
+    info: WeightsInfo,
+) -> None:
+    """Make a run folder with its record and the weights it starts from, as the checkpoint of step 0."""
+    run.mkdir(parents=True, exist_ok=True)
+    record = {**record, "versions": versions(), "torch_threads": torch.get_num_threads()}
+    write_text(run / RECORD_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_text(run / CONFIG_FILE, yaml.safe_dump(config_values(config), sort_keys=False, allow_unicode=True))
+    save_checkpoint(run, 0, tensors, info, {"step": 0})
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """What run.json says.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = run / RECORD_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); is {run} a run folder?") from error
+
+
+def save_checkpoint(
+    run: Path, step: int, tensors: dict[str, torch.Tensor], info: WeightsInfo, state: dict[str, Any]
+) -> Path:
+    """Write the checkpoint of a step, then remove older ones. `state` holds tensors and plain values only."""
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    if not folder.is_dir():
+        partial = folder.with_name(f"partial-{folder.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_weights(partial / "weights.safetensors", tensors, info)
+        with open(partial / "state.pt", "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, folder)
+    for other in folder.parent.iterdir():
+        if other.name != folder.name:
+            shutil.rmtree(other)
+    return folder
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """The newest complete checkpoint folder.
+
+    Raises:
+        InputError: the run has none.
+    """
+    found = sorted((run / "checkpoints").glob("step-*"))
+    if not found:
+        raise InputError(f"{run}: holds no checkpoint to continue from; start the run again")
+    return found[-1]
+
+
+def load_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
+    """Optimiser, step and random generators of a checkpoint. The file is read as data: no code in it is run.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = checkpoint / "state.pt"
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises nearly anything on a damaged file
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}); start the run again") from error
+
+
+def find_weights(path: Path) -> Path:
+    """The weights file of a run folder, or the file itself.
+
+    Raises:
+        InputError: no such path, not a run folder, or a run that is not finished.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such run folder or weights file; check the path")
+    if path.is_file():
+        return path
+    if is_finished(path):
+        return path / MODEL_FILE
+    if (path / CONFIG_FILE).is_file():
+        raise InputError(f"{path}: this run is not finished; continue it with `srood train --resume {path}`")
+    raise InputError(f"{path}: is not a run folder (it holds no {MODEL_FILE})")
+
+
+def find_pretrained(id_set: str, model: str, id_fingerprint: str) -> Path | None:
+    """The newest finished pretrained run under ``runs`` for an ID set and a model, or None."""
+    found = []
+    for path in RUNS.glob(f"*/{RECORD_FILE}"):
+        run = path.parent
+        if is_finished(run):
+            record = read_record(run)
+            key = (record.get("workflow"), record.get("model"), record.get("id", {}).get("fingerprint"))
+            if key == ("pretrain", model, id_fingerprint):
+                found.append(((run / MODEL_FILE).stat().st_mtime_ns, run))
+    return max(found)[1] if found else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result may depend on."""
+    packages = ("torch", "lightning-fabric", "numpy", "scikit-learn", "pillow")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"srood": __version__, "python": platform.python_version(), **found}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file beside its final name, then rename it."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
