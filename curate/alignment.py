@@ -1,79 +1,176 @@
-"""Whether two pictures are the same one: correlation after the best alignment over mirror, shift and scale.
+"""Whether two pictures are the same one: correlation after the best alignment over mirror, shift, scale and aspect.
 
 Luminance is band-passed (smoothed, less its 9x9 local mean), which removes what brightness, contrast and shading change
 and what unrelated pictures share (a light sky over dark ground). A 24x24 window of one image, at every shift of up to
-4 pixels and mirrored or not, is correlated with the middle of the other at five scales. Both sides are rounded to whole
-numbers whose products and sums float32 holds exactly, so a similarity does not depend on batches or threads.
+4 pixels and mirrored or not, is correlated with the middle of the other at eleven scales; colour is compared where that
+is best. Plain correlation is not enough: two aeroplanes on a plain sky reach 0.85 and are different, two crops of one
+textured frog reach 0.8 and are the same. So a correlation is also read as a share of the way from `typical`, what the
+image reaches with its nearest different pictures, to 1.
+
+Both sides are rounded to whole numbers whose products and sums float32 holds exactly, so a similarity does not depend
+on batches or threads.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from curate.fingerprints import SIDE, canonical, luminance
 
 WINDOW = 24
 SHIFTS = SIDE - WINDOW + 1
-SCALES = (18.0, 21.0, 24.0, 28.0, 32.0)  # how many pixels of the second image the window covers, each way
+# How many pixels (down, across) of the second image the window covers. The first COARSE of them find the pairs that
+# are worth the rest.
+SCALES = (
+    *((20.0, 20.0), (24.0, 24.0), (28.0, 28.0)),
+    *((17.0, 17.0), (22.0, 22.0), (26.0, 26.0), (33.0, 33.0)),
+    *((24.0, 21.5), (21.5, 24.0), (24.0, 27.0), (27.0, 24.0)),
+)
+COARSE = 3
+FEW = 8  # images whose windows stay in a processor's cache
+TYPICAL_RANGE = (0.3, 0.6)  # a typical correlation is kept within it: few candidates, or a group of copies, mislead
+TYPICAL = 0.45  # where nothing else is known
 
 _AREA = WINDOW * WINDOW
 _TEMPLATE_UNIT = 480  # the length of a template in int8: 20 levels at each pixel's root mean square
 _WINDOW_UNIT = 4096  # 480 * 4096 < 2^21: sums of products are exact in float32
 _ONE = 256  # what the resampling weights sum to; 255 * 256^2 < 2^24
-_FAINT = 20.0 * _ONE**2  # a texture of this length (0.8 grey levels at each pixel) counts half
-_TEMPLATE_BATCH = 2048
+_FAINT = 6.0 * _ONE**2  # a texture of this length (a quarter of a grey level at each pixel) counts half
+_BATCH = 2048
 
 
 def templates(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W, 3) -> int8 (N, 5, 576): the middle of each image at each scale, band-passed, of length 480."""
+    """uint8 (N, H, W, 3) -> int8 (N, 11, 576): the middle of each image at each scale, band-passed, of length 480."""
     out = np.empty((len(images), len(SCALES), _AREA), np.int8)
-    for start in range(0, len(images), _TEMPLATE_BATCH):
-        grey = luminance(canonical(images[start : start + _TEMPLATE_BATCH]))
-        for k, (smooth, mean) in enumerate(_TEMPLATE_WEIGHTS):
-            band = (smooth @ grey @ smooth.T - mean @ grey @ mean.T).reshape(len(grey), _AREA)
-            unit = _unit(band, _TEMPLATE_UNIT)
+    for start in range(0, len(images), _BATCH):
+        grey = luminance(canonical(images[start : start + _BATCH]))
+        for k, (down, across) in enumerate(_TEMPLATE_WEIGHTS):
+            unit = _unit(_band(grey, down, across).reshape(len(grey), _AREA), _TEMPLATE_UNIT)
             out[start : start + len(grey), k] = np.clip(unit, -127, 127)
     return out
 
 
 def windows(images: np.ndarray) -> np.ndarray:
     """uint8 (N, H, W, 3) -> float32 (N, 162, 576) whole numbers: every window, then every window of the mirrored."""
-    smooth, mean = _WINDOW_WEIGHTS
-    grey = luminance(canonical(images))
-    band = smooth @ grey @ smooth.T - mean @ grey @ mean.T
-    band = np.stack([band, band[:, :, ::-1]], axis=1)
-    view = sliding_window_view(band, (WINDOW, WINDOW), axis=(2, 3))
-    return _unit(view.reshape(-1, _AREA), _WINDOW_UNIT).reshape(len(images), 2 * SHIFTS**2, _AREA)
+    band = _band(luminance(canonical(images)), _WINDOW_WEIGHTS, _WINDOW_WEIGHTS)
+    wide = band.astype(np.float64)
+    total = _box(wide)
+    length = np.sqrt(np.maximum(_box(wide * wide) - total**2 / _AREA, 0))
+    scale = (_WINDOW_UNIT / (length + _FAINT)).astype(np.float32)[..., None, None]
+    mean = (total / _AREA).astype(np.float32)[..., None, None]
+    unit = sliding_window_view(band, (WINDOW, WINDOW), axis=(1, 2)) - mean
+    np.rint(np.multiply(unit, scale, out=unit), out=unit)
+    out = np.stack([unit, unit[:, :, ::-1, :, ::-1]], axis=1)
+    return out.reshape(len(images), 2 * SHIFTS**2, _AREA)
 
 
 def correlate(window: np.ndarray, template: np.ndarray) -> np.ndarray:
-    """Best correlation over alignments: float32 (162, 576) windows of one image, int8 (K, 5, 576) templates -> (K,)."""
+    """Best correlation over windows and scales: float32 (162, 576), int8 (K, S, 576) -> float32 (K,)."""
     product = template.reshape(-1, _AREA).astype(np.float32) @ window.T
-    return product.max(axis=1).reshape(len(template), -1).max(axis=1) / np.float32(_TEMPLATE_UNIT * _WINDOW_UNIT)
+    return product.max(axis=1).reshape(template.shape[:2]).max(axis=1) / np.float32(_TEMPLATE_UNIT * _WINDOW_UNIT)
 
 
-def aligned_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def align(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `correlate`, with the place: (correlation (K,), window (K,), scale (K,)) of the best alignment."""
+    product = template.reshape(-1, _AREA).astype(np.float32) @ window.T
+    product = product.reshape(len(template), template.shape[1] * len(window))
+    best = product.argmax(axis=1)
+    scale, place = np.divmod(best, len(window))
+    value = product[np.arange(len(best)), best] / np.float32(_TEMPLATE_UNIT * _WINDOW_UNIT)
+    return value, place, scale
+
+
+def colour_correlation(a: np.ndarray, b: np.ndarray, place: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Correlation of band-passed luminance and chroma together at known alignments, float32 (N,).
+
+    `a` and `b` are uint8 (N, 32, 32, 3), `place` and `scale` as `align` gives them.
+    """
+    out = np.empty(len(a), np.float32)
+    for start in range(0, len(a), _BATCH):
+        rows = slice(start, start + _BATCH)
+        out[rows] = _colour_correlation(a[rows], b[rows], place[rows], scale[rows])
+    return out
+
+
+def similarity(correlation: np.ndarray, colour: np.ndarray, typical: np.ndarray | float) -> np.ndarray:
+    """How surely a pair is the same picture: float32, 1 for identical ones.
+
+    The mean of both correlations, and, at half its weight, the mean of their shares of the way from `typical` to 1.
+    """
+    typical = np.clip(np.asarray(typical, np.float32), *TYPICAL_RANGE, dtype=np.float32)
+    mean = (correlation + colour) / np.float32(2)
+    return (np.float32(2) * mean + (mean - typical) / (np.float32(1) - typical)) / np.float32(3)
+
+
+def aligned_similarity(a: np.ndarray, b: np.ndarray, typical: np.ndarray | float = TYPICAL) -> np.ndarray:
     """Similarity of a[i] and b[i], float32 (N,), about 1 for the same picture; a and b are uint8 (N, H, W, 3).
 
-    The windows come from `a` and the templates from `b`; swapping them changes little, and not nothing.
+    `typical` is the correlation of a[i] with its nearest different pictures, where it is known. The windows come from
+    `a` and the templates from `b`; swapping them changes little, and not nothing.
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} images cannot be paired with {len(b)}")
-    out = np.empty(len(a), np.float32)
-    for start in range(0, len(a), 64):
-        left, right = windows(a[start : start + 64]), templates(b[start : start + 64])
-        for row in range(len(left)):
-            out[start + row] = correlate(left[row], right[row : row + 1])[0]
-    return out
+    a, b = canonical(a), canonical(b)
+    value, place, scale = np.empty(len(a), np.float32), np.empty(len(a), np.int64), np.empty(len(a), np.int64)
+    with threadpool_limits(1, "blas"):  # the products are small: more threads only wait for each other
+        for start in range(0, len(a), FEW):
+            left, right = windows(a[start : start + FEW]), templates(b[start : start + FEW])
+            for row in range(len(left)):
+                found = align(left[row], right[row : row + 1])
+                value[start + row], place[start + row], scale[start + row] = (x[0] for x in found)
+    return similarity(value, colour_correlation(a, b, place, scale), typical)
+
+
+def _colour_correlation(a: np.ndarray, b: np.ndarray, place: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    left = _band(_channels(a), _WINDOW_WEIGHTS, _WINDOW_WEIGHTS)
+    mirrored, shift = np.divmod(place, SHIFTS**2)
+    left[mirrored == 1] = left[mirrored == 1, :, :, ::-1]
+    top, across = np.divmod(shift, SHIFTS)
+    view = sliding_window_view(left, (WINDOW, WINDOW), axis=(2, 3))
+    left = view[np.arange(len(a)), :, top, across].reshape(len(a), 3, _AREA).astype(np.float64)
+    right = np.empty((len(b), 3, _AREA))
+    channels = _channels(b)
+    for k in np.unique(scale):
+        rows = scale == k
+        right[rows] = _band(channels[rows], *_TEMPLATE_WEIGHTS[k]).reshape(-1, 3, _AREA)
+    # Whole numbers: sums below 2^53 are exact in float64.
+    count = np.float64(_AREA)
+    sums = [x.sum(axis=2) for x in (left, right)]
+    products = [np.einsum("nca,nca->nc", x, y) for x, y in ((left, right), (left, left), (right, right))]
+    cross = (count * products[0] - sums[0] * sums[1]).sum(axis=1)
+    length = [(count * products[k + 1] - sums[k] ** 2).sum(axis=1) for k in (0, 1)]
+    floor = np.sqrt(count) * _FAINT
+    return (cross / ((np.sqrt(length[0]) + floor) * (np.sqrt(length[1]) + floor))).astype(np.float32)
+
+
+def _channels(images: np.ndarray) -> np.ndarray:
+    """uint8 (N, 32, 32, 3) -> float32 (N, 3, 32, 32) whole numbers: luminance, blue and red difference."""
+    x = images.astype(np.float32)
+    red, green, blue = x[..., 0], x[..., 1], x[..., 2]
+    return np.stack([luminance(images), np.floor((2 * blue - red - green) / 4), np.floor((red - green) / 2)], axis=1)
+
+
+def _band(
+    maps: np.ndarray, down: tuple[np.ndarray, np.ndarray], across: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Resampled and smoothed maps less their local mean, in whole 65536ths of a level."""
+    return down[0] @ maps @ across[0].T - down[1] @ maps @ across[1].T
+
+
+def _box(maps: np.ndarray) -> np.ndarray:
+    """The sum over every window, (N, 32, 32) -> (N, 9, 9)."""
+    c = np.pad(maps.cumsum(axis=1).cumsum(axis=2), ((0, 0), (1, 0), (1, 0)))
+    return c[:, WINDOW:, WINDOW:] - c[:, :-WINDOW, WINDOW:] - c[:, WINDOW:, :-WINDOW] + c[:, :-WINDOW, :-WINDOW]
 
 
 def _unit(band: np.ndarray, unit: int) -> np.ndarray:
     """Rows of whole numbers, less their mean, at length `unit`, rounded; faint rows are shorter."""
     total = band.sum(axis=1, dtype=np.float64, keepdims=True)
-    centred = band - (total / _AREA).astype(np.float32)
-    square = np.einsum("nd,nd->n", centred, centred, dtype=np.float64)
-    return np.rint(centred * (unit / (np.sqrt(square) + _FAINT)).astype(np.float32)[:, None])
+    square = np.einsum("nd,nd->n", band, band, dtype=np.float64) - total[:, 0] ** 2 / _AREA
+    scale = (unit / (np.sqrt(np.maximum(square, 0)) + _FAINT)).astype(np.float32)
+    return np.rint((band - (total / _AREA).astype(np.float32)) * scale[:, None])
 
 
 def _weights(scale: float, size: int, start: float) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +191,7 @@ def _weights(scale: float, size: int, start: float) -> tuple[np.ndarray, np.ndar
 
 
 def _whole(weight: np.ndarray) -> np.ndarray:
-    """Rows rounded to whole numbers that sum to 256, the rounding error put on the largest; symmetric under mirroring."""
+    """Rows rounded to whole numbers that sum to 256, the error put on the largest; symmetric under mirroring."""
     weight = np.rint(_ONE * weight)
     for row in weight:
         row[np.argmax(row)] += _ONE - row.sum()
@@ -103,5 +200,5 @@ def _whole(weight: np.ndarray) -> np.ndarray:
     return weight.astype(np.float32)
 
 
-_TEMPLATE_WEIGHTS = [_weights(s / WINDOW, WINDOW, (SIDE - s) / 2) for s in SCALES]
+_TEMPLATE_WEIGHTS = [tuple(_weights(s / WINDOW, WINDOW, (SIDE - s) / 2) for s in pair) for pair in SCALES]
 _WINDOW_WEIGHTS = _weights(1.0, SIDE, 0.0)

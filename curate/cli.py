@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from srood import __version__, commands
 
@@ -69,7 +69,10 @@ def build(
     ] = None,
     id_recall: Annotated[
         float | None,
-        typer.Option(help="Share of held-out ID images that the ID-class filter would catch, 0 (off) to 1."),
+        typer.Option(
+            help="Share of held-out ID images that the ID-class filter would catch, 0 (off) to 1. "
+            "By default 0.7 with a checkpoint, 0 with thumbnails."
+        ),
     ] = None,
     strict_size: Annotated[bool, typer.Option(help="Fail if the corpus gives fewer rows than --size.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Stop before writing.")] = False,
@@ -81,8 +84,8 @@ def build(
 
     Interrupted, the same command goes on where it stopped and writes the same bytes.
     """
-    from curate.build import DEFAULT_ID_RECALL, BuildConfig
     from curate.build import build as build_set
+    from curate.config import BuildConfig
     from curate.tables import print_build
 
     config = BuildConfig(
@@ -95,7 +98,7 @@ def build(
         embedder=embedder,
         exclude_labels=exclude_labels,
         protect=tuple(protect or ()),
-        id_recall=DEFAULT_ID_RECALL if id_recall is None else id_recall,
+        id_recall=id_recall,
         strict_size=strict_size,
         overwrite=overwrite,
         dry_run=dry_run,
@@ -103,7 +106,7 @@ def build(
     )
     result = build_set(config)
     for note in result.notes:
-        Console(stderr=True).print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        print(f"note: {note}", file=sys.stderr)
     if as_json:
         _print_json({"out": str(result.out), "written": result.written, "manifest": result.manifest})
     else:

@@ -72,6 +72,8 @@ def _open_checkpoint(path: Path) -> Embedder:
     from srood.models.weights import load_model
     from srood.outliers import file_sha256
 
+    if path.is_dir():
+        path = path / "model.safetensors"  # a run folder
     model, info = load_model(path)
     if info.mean is None or info.std is None:
         raise InputError(f"{path}: does not say the mean and std of its inputs; save it with that metadata")

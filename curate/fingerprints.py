@@ -1,8 +1,8 @@
 """What identifies a picture: a digest of its exact pixels, and a descriptor that survives copying.
 
-The copy descriptor is spatial: orientation energies of the smoothed luminance pooled into 5x5 cells (after Dalal and
+The copy descriptor is spatial: orientation energies of the smoothed luminance pooled into 4x4 cells (after Dalal and
 Triggs, "Histograms of Oriented Gradients", CVPR 2005, without the block normalisation), and luminance and chroma pooled
-into 4x4 cells. Cells overlap and the outermost pixels weigh little, so a shift of a few pixels, a crop or a thin frame
+into as many. Cells overlap and the outermost pixels weigh little, so a shift of a few pixels, a crop or a thin frame
 leaves most of it in place.
 
 Every sum here runs over whole numbers that float32 or float64 hold exactly, so an image has the same descriptor in any
@@ -18,10 +18,10 @@ from PIL import Image
 
 SIDE = 32  # the canonical grid, pixels
 ORIENTATIONS = 6  # unsigned, 30 degrees apart
-CELLS = 5
+CELLS = 4
 COLOUR_CELLS = 4
 UNIT = 2048  # descriptors are multiples of 1 / UNIT: products are multiples of 2^-22 and at most 1, exact in float32
-COLOUR_WEIGHT = 0.5
+COLOUR_WEIGHT = 0.7
 DIMENSIONS = ORIENTATIONS * CELLS**2 + 3 * COLOUR_CELLS**2
 
 _BATCH = 2048
@@ -50,7 +50,7 @@ def canonical(images: np.ndarray) -> np.ndarray:
 
 
 def copy_descriptor(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W, 3) -> (N, 198) float32, of unit length to within 1e-3; compare with inner products.
+    """uint8 (N, H, W, 3) -> (N, 144) float32, of unit length to within 1e-3; compare with inner products.
 
     The same image gives the same bits whatever batch it comes in.
     """
@@ -62,7 +62,7 @@ def copy_descriptor(images: np.ndarray) -> np.ndarray:
 
 
 def flip_descriptor(descriptors: np.ndarray) -> np.ndarray:
-    """The descriptors of the mirrored images, (N, 198) -> (N, 198): mirroring permutes cells and orientations."""
+    """The descriptors of the mirrored images, (N, 144) -> (N, 144): mirroring permutes cells and orientations."""
     return descriptors[:, _FLIP]
 
 

@@ -34,7 +34,7 @@ class Corpus:
         """What the manifest records of each set: rows, revision, licence, citation and fingerprint."""
         return [
             {
-                "spec": source.spec,
+                "name": source.name,
                 "origin": source.origin,
                 "rows": source.num_rows(),
                 "revision": source.revision,

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def _console() -> Console:
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
-        console = Console(width=110)  # a pipe or a file: do not fold at 80 columns
+        console = Console(width=110, emoji=False)  # a pipe or a file: do not fold at 80 columns
     return console
 
 
@@ -62,7 +62,7 @@ def findings(manifest: dict[str, Any]) -> list[str]:
     lines = []
     certificate = manifest["leak_certificate"]
     if certificate["protected"]:
-        names = ", ".join(f"{entry['spec']} ({entry['rows']:,})" for entry in certificate["protected"])
+        names = ", ".join(f"{entry['name']} ({entry['rows']:,})" for entry in certificate["protected"])
         lines.append(
             f"leaks: checked against {names}; largest similarity left {certificate['largest_similarity_left']}"
         )
@@ -99,7 +99,7 @@ def print_manifest(file: Path, manifest: dict[str, Any]) -> None:
         console.print(line, highlight=False, markup=False)
     table = _table("source", "rows", "licence", "read from", "fingerprint", right=("rows",))
     for entry in manifest["sources"]:
-        table.add_row(entry["spec"], f"{entry['rows']:,}", entry["license"], entry["origin"], entry["fingerprint"][:16])
+        table.add_row(entry["name"], f"{entry['rows']:,}", entry["license"], entry["origin"], entry["fingerprint"][:16])
     console.print(table)
     for name in manifest["missing_sources"]:
         console.print(f"missing: {name} could not be found when the set was built", highlight=False, markup=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,11 +14,10 @@ import numpy as np
 class Workspace:
     """Files named after what they hold, each written under another name and renamed: what exists is complete."""
 
-    def __init__(self, out: Path, recipe: dict[str, Any]) -> None:
-        """Open the workspace of one output. Parts of another recipe (inputs, options, code version) are removed."""
+    def __init__(self, out: Path, recipe: str) -> None:
+        """Open the workspace of one output. Parts of another recipe (a hash of inputs and options) are removed."""
         self.folder = out.with_name(out.name + ".work")
-        text = json.dumps(recipe, sort_keys=True)
-        self.recipe = hashlib.sha256(text.encode()).hexdigest()
+        self.recipe = recipe
         marker = self.folder / "recipe.json"
         self.resumed = False
         if self.folder.exists():

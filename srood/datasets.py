@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,22 @@ class ImageSource:
     citation: str = ""
     revision: str = ""
 
+    @property
+    def name(self) -> str:
+        """What row keys begin with: the named set and split, ``owner/repo:split``, or a path's last component.
+
+        It is the same wherever a named set is read from and however a path was written.
+        """
+        if self.spec.startswith("hf://"):
+            address, _, split = self.spec.removeprefix("hf://").partition(":")
+            return address.partition("@")[0] + (f":{split}" if split else "")
+        return Path(os.path.abspath(self.spec)).name
+
     def num_rows(self) -> int:
-        """Rows in the set. Files on the Hub are downloaded for it where they are not in the cache yet."""
+        """Rows in the set; of files on the Hub only the footers are read, and once."""
         if self.kind == "folder":
             return len(self.files)
-        return sum(part.num_rows() for part in self.files)  # type: ignore[union-attr]
+        return sum(part.num_rows() for part in self.files if isinstance(part, parquet.ParquetPart))
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         """All rows from row number `start`, in the order of the files.
@@ -86,11 +97,10 @@ class ImageSource:
                 assert isinstance(path, Path)
                 relative = path.relative_to(root)
                 label = self.class_names.index(relative.parts[0]) if len(relative.parts) > 1 else -1
-                yield Row(f"{root.name}/{relative.as_posix()}", path, label)
+                yield Row(f"{self.name}/{relative.as_posix()}", path, label)
             return
-        name = self.spec if not self.spec.endswith(".parquet") else Path(self.spec).name
         for number, (data, label) in parquet.rows(self.files, self.columns, start, self.class_names):  # type: ignore[arg-type]
-            yield Row(f"{name}#{number}", data, label)
+            yield Row(f"{self.name}#{number}", data, label)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the content of the files (Parquet) or their names and sizes (folder)."""
@@ -115,7 +125,7 @@ class Images:
     skipped: dict[str, int] = field(default_factory=dict)
 
 
-@lru_cache(maxsize=None)
+@cache
 def dataset_info(name: str) -> DatasetInfo | None:
     """What is known of a named set, or None where there is no such name."""
     path = manifests.find("datasets", name)
@@ -181,7 +191,7 @@ def resolve(spec: str) -> ImageSource:
     path = Path(spec)
     if path.is_file() and path.suffix == ".parquet":
         part = parquet.ParquetPart(path=path)
-        return ImageSource(spec, "parquet", (part,), str(path), parquet.class_names([part], (None, None)))
+        return ImageSource(spec, "parquet", (part,), "a local file", parquet.class_names([part], (None, None)))
     if path.is_dir():
         return _resolve_folder(spec, path)
     if path.is_file():
@@ -219,11 +229,18 @@ def _resolve_named(spec: str, info: DatasetInfo, split: str) -> ImageSource:
         tried.append("the Hub (no Parquet copy is known)")
     else:
         try:
-            commit, remote = hub.parquet_parts(info.hub_repo, info.hub_revision, info.splits[split])
-            names = info.class_names or parquet.class_names(remote, columns)
-            origin = f"hf://{info.hub_repo}@{commit[:12]}"
+            found = hub.listing(info.hub_repo, info.hub_revision)
+            remote = tuple(parquet.ParquetPart(remote=file) for file in hub.matching(found, info.splits[split]))
+            names = parquet.class_names(remote, columns)  # also asks whether the files may be read
             return ImageSource(
-                f"{info.name}:{split}", "parquet", remote, origin, names, columns, revision=commit, **common
+                f"{info.name}:{split}",
+                "parquet",
+                remote,
+                f"hf://{info.hub_repo}@{found.commit[:12]}",
+                info.class_names or names,
+                columns,
+                revision=found.commit,
+                **common,
             )
         except InputError as error:
             tried.append(str(error))
@@ -249,12 +266,11 @@ def _resolve_hub(spec: str) -> ImageSource:
     repo, _, revision = address.partition("@")
     if repo.count("/") != 1:
         raise InputError(f"{spec}: is not hf://owner/repo[@revision][:split]")
-    pattern = f"*{split}[-./]*parquet" if split else "*.parquet"
-    commit, parts = hub.parquet_parts(repo, revision or "main", pattern)
+    found = hub.listing(repo, revision or "main")
+    parts = tuple(parquet.ParquetPart(remote=file) for file in hub.parquet_of(found, split))
     names = parquet.class_names(parts, (None, None))
-    licence = hub.license_of(repo, commit)
-    fixed = f"hf://{repo}@{commit}" + (f":{split}" if split else "")
-    return ImageSource(fixed, "parquet", parts, fixed, names, license=licence, revision=commit)
+    fixed = f"hf://{repo}@{found.commit}" + (f":{split}" if split else "")
+    return ImageSource(fixed, "parquet", parts, fixed, names, license=found.license, revision=found.commit)
 
 
 def _resolve_folder(spec: str, root: Path) -> ImageSource:
@@ -266,11 +282,11 @@ def _resolve_folder(spec: str, root: Path) -> ImageSource:
         tables = sorted(root.glob("*.parquet"))
         if tables:
             parts = tuple(parquet.ParquetPart(path=p) for p in tables)
-            return ImageSource(spec, "parquet", parts, spec, parquet.class_names(parts, (None, None)))
+            return ImageSource(spec, "parquet", parts, "a local folder", parquet.class_names(parts, (None, None)))
         raise InputError(f"{spec}: the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}) and no Parquet")
     files.sort(key=lambda path: path.relative_to(root).as_posix())
     classes = sorted({p.relative_to(root).parts[0] for p in files if len(p.relative_to(root).parts) > 1})
-    return ImageSource(spec, "folder", tuple(files), spec, tuple(classes))
+    return ImageSource(spec, "folder", tuple(files), "a local folder", tuple(classes))
 
 
 def load_images(spec: str, image_size: int | None = 32, workers: int | None = None) -> Images:

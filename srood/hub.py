@@ -1,87 +1,325 @@
-"""Image sets on the Hugging Face Hub: which Parquet files a repository holds at a commit, and fetching them."""
+"""Datasets on the Hugging Face Hub: which files a repository holds at a commit, and reading them whole or in part.
+
+A listing is kept under ``$HF_HOME/srood/listings``, and files in the Hub's own cache, so that what was read once is
+read again without a network. Nothing here knows what is in the files.
+"""
 
 from __future__ import annotations
 
+import errno
 import fnmatch
-from functools import partial
+import io
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from srood.errors import InputError
-from srood.parquet import ParquetPart
+
+TIMEOUT = 20.0  # seconds without an answer
+WAITS = (0.5, 1.0)  # seconds before the second and third try of a request; the client's own retries take 23 s in all
+TRY_AGAIN = {408, 429, 500, 502, 503, 504}
+COMMIT = re.compile(r"[0-9a-f]{40}")
+Result = TypeVar("Result")
 
 
-def parquet_parts(repo: str, revision: str, pattern: str) -> tuple[str, tuple[ParquetPart, ...]]:
-    """The Parquet files of a dataset repository that match a glob, in order of name, not downloaded yet.
+@dataclass(frozen=True)
+class HubFile:
+    """One file of a dataset repository at a commit: `size` in bytes, `sha256` (hex) where the Hub knows it (LFS)."""
 
-    Returns:
-        the commit the revision stands for, and the files.
+    repo: str
+    commit: str
+    name: str
+    size: int
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        return f"hf://{self.repo}@{self.commit}/{self.name}"
+
+    def cached(self) -> Path | None:
+        """The file's path in the Hub's cache, or None where it was not downloaded yet."""
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(self.repo, self.name, revision=self.commit, repo_type="dataset")
+        return Path(path) if isinstance(path, str) else None
+
+    def fetch(self) -> Path:
+        """The file's path in the Hub's cache, downloading it if need be.
+
+        Raises:
+            InputError: it cannot be downloaded.
+        """
+        from huggingface_hub import hf_hub_download
+
+        path = self.cached()
+        if path is not None:
+            return path
+        self.read(0, 1)  # says within seconds what stands in the way
+        try:
+            return Path(hf_hub_download(self.repo, self.name, repo_type="dataset", revision=self.commit))
+        except Exception as error:
+            raise InputError(f"{self}: {_explain(error)}") from error
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes `start` to `end` (not included), by an HTTP range request.
+
+        Raises:
+            InputError: the Hub does not give them.
+        """
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        def request() -> bytes:
+            url = hf_hub_url(self.repo, self.name, repo_type="dataset", revision=self.commit)
+            # without "identity" a server may compress, and the range would count compressed bytes
+            headers = {**build_hf_headers(), "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+            response = get_session().get(url, headers=headers, timeout=TIMEOUT)
+            hf_raise_for_status(response)
+            content = bytes(response.content)
+            return content if response.status_code == 206 else content[start:end]  # 200: the range was ignored
+
+        try:
+            content = _retry(request)
+        except Exception as error:
+            raise InputError(f"{self}: {_explain(error)}") from error
+        if len(content) != end - start:
+            raise InputError(f"{self}: {len(content)} bytes came for {end - start} asked for; try again")
+        return content
+
+    def open(self) -> io.RawIOBase:
+        """The file as a seekable stream that requests only the bytes that are read."""
+        return _RangeStream(self)
+
+
+class _RangeStream(io.RawIOBase):
+    def __init__(self, file: HubFile) -> None:
+        super().__init__()
+        self.file = file
+        self.position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.file.size}[whence]
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self.position + len(buffer), self.file.size)
+        if end <= self.position:
+            return 0
+        data = self.file.read(self.position, end)
+        buffer[: len(data)] = data
+        self.position = end
+        return len(data)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a dataset repository at `commit`, sorted by name, and the licence that its card names."""
+
+    repo: str
+    commit: str
+    license: str
+    files: tuple[HubFile, ...]
+
+
+def listing(repo: str, revision: str) -> Listing:
+    """What a dataset repository holds at a branch, tag or commit.
+
+    A commit that was listed before is not asked for again. For a branch or tag the Hub is asked, and only where it
+    cannot be reached does what is in the cache stand in.
 
     Raises:
-        InputError: the Hub cannot be reached and nothing is cached, or there is no such repository, revision or file.
+        InputError: there is no such repository or revision, or the Hub cannot be reached and nothing is cached.
     """
     from huggingface_hub import HfApi
 
+    stored = _stored(repo, revision)
+    if stored and COMMIT.fullmatch(revision):
+        return stored
     try:
-        info = HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=20)
+        info = _retry(lambda: HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT))
     except Exception as error:
-        cached = _cached(repo, revision, pattern)
-        if cached:
-            return cached
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"hf://{repo}@{revision}: {_explain(error)} ({reason[:160]})") from error
+        found = (stored or _snapshot(repo, revision)) if _unreachable(error) else None
+        if found:
+            return found
+        raise InputError(f"hf://{repo}@{revision}: {_explain(error)}") from error
     commit = info.sha or revision
-    parts = []
-    for file in sorted(info.siblings or [], key=lambda sibling: sibling.rfilename):
-        if fnmatch.fnmatch(file.rfilename, pattern):
-            digest = file.lfs.sha256 if file.lfs else None
-            parts.append(ParquetPart(fetch=partial(_download, repo, commit, file.rfilename), known_sha256=digest))
-    if not parts:
-        raise InputError(f"hf://{repo}@{revision}: no file matches {pattern}; name a split the repository has")
-    return commit, tuple(parts)
+    files = [
+        HubFile(repo, commit, item.rfilename, item.size or 0, item.lfs.sha256 if item.lfs else None)
+        for item in sorted(info.siblings or [], key=lambda item: item.rfilename)
+    ]
+    licences = info.card_data.get("license") if info.card_data else None
+    licence = ", ".join(licences) if isinstance(licences, list) else str(licences or "unknown")
+    result = Listing(repo, commit, licence, tuple(files))
+    for name in {commit, revision}:
+        _store(result, name)
+    return result
 
 
-def license_of(repo: str, revision: str) -> str:
-    """The licence that the repository's card names, or ``unknown``."""
-    from huggingface_hub import HfApi
+def matching(found: Listing, pattern: str) -> tuple[HubFile, ...]:
+    """The files whose path matches a glob (``*`` also matches ``/``).
 
+    Raises:
+        InputError: none does.
+    """
+    files = tuple(file for file in found.files if fnmatch.fnmatchcase(file.name, pattern))
+    if not files:
+        raise InputError(f"hf://{found.repo}@{found.commit}: no file matches {pattern}; {_it_has(found)}")
+    return files
+
+
+def parquet_of(found: Listing, split: str) -> tuple[HubFile, ...]:
+    """The Parquet files of a split, or all of them where `split` is empty.
+
+    A file is of a split when its path holds the split's name as a word: ``data/train-00000-of-00002.parquet``,
+    ``train.parquet`` and ``default/train/0000.parquet`` are of ``train``, ``data/pretrain.parquet`` is not. Where
+    several configurations hold the split, `split` names one: ``cropped_digits/train``.
+
+    Raises:
+        InputError: no file is of the split, or files of several configurations are.
+    """
+    address = f"hf://{found.repo}@{found.commit}"
+    files = [file for file in found.files if file.name.endswith(".parquet")]
+    if split:
+        word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(split)}(?![A-Za-z])")
+        # the last occurrence: data/train/train-0.parquet and data/train/train-1.parquet are of one configuration
+        hits = [(file, list(word.finditer(file.name.removesuffix(".parquet")))) for file in files]
+        files = [file for file, found_at in hits if found_at]
+        before = sorted({file.name[: found_at[-1].start()].rpartition("/")[0] for file, found_at in hits if found_at})
+        if len(before) > 1:
+            raise InputError(f"{address}:{split}: is in {', '.join(before)}; name one, as in :{before[0]}/{split}")
+    if not files:
+        raise InputError(f"{address}{':' if split else ''}{split}: no Parquet file matches; {_it_has(found)}")
+    return tuple(files)
+
+
+def _it_has(found: Listing) -> str:
+    names = [file.name for file in found.files if file.name.endswith(".parquet")]
+    if not names:
+        return f"it has no Parquet; the Hub's own conversion may be at hf://{found.repo}@refs/convert/parquet"
+    return f"its Parquet files are {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
+
+
+def _retry(request: Callable[[], Result]) -> Result:
+    for wait in WAITS:
+        try:
+            return request()
+        except Exception as error:
+            if not _unreachable(error) or _is_offline(error):
+                raise
+        time.sleep(wait)
+    return request()
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _is_offline(error: BaseException) -> bool:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    return isinstance(error, OfflineModeIsEnabled)
+
+
+def _unreachable(error: BaseException) -> bool:
+    """Whether the Hub did not answer (or failed to), rather than refuse."""
+    status = _status(error)
+    # a ValueError is about what was asked: a repository name that cannot be one, for instance
+    return status in TRY_AGAIN if status is not None else not isinstance(error, ValueError)
+
+
+def _explain(error: BaseException) -> str:
+    """One line: what is wrong, and what to do. It never holds the user's token."""
+    from huggingface_hub import errors, get_token
+
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        return _explain(error.__cause__)  # "not in the cache either": what matters is why it was not downloaded
+    if isinstance(error, errors.GatedRepoError):
+        return "is gated; accept its terms on its page on the Hub and log in with `hf auth login`"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "has no such revision; name a branch, a tag or a full commit"
+    # whoever is not logged in gets a 401 for a repository that does not exist
+    if isinstance(error, errors.RepositoryNotFoundError) or (_status(error) == 401 and not get_token()):
+        return "no such dataset repository, or it is private: check the name, or log in with `hf auth login`"
+    if _is_offline(error):
+        return "is not in the cache and HF_HUB_OFFLINE is set; unset it, or use local files"
+    if isinstance(error, errors.HFValidationError):
+        return "is not the name of a repository; give owner/name"
+    status = _status(error)
+    if status in (401, 403):
+        return f"the Hub refuses access (HTTP {status}); log in with `hf auth login`, or unset a wrong HF_TOKEN"
+    if status == 404:
+        return "no such file in the repository; check the revision"
+    if status == 429:
+        return "the Hub limits the rate of requests (HTTP 429); log in with `hf auth login`, or wait and try again"
+    if status is not None:
+        return f"the Hub fails (HTTP {status}); try again later, or use local files"
+    text = " ".join(str(error).split())[:160]
+    if "Bearer" in text or isinstance(error, UnicodeEncodeError):  # the client quotes a header that it cannot send
+        return "the token holds a character that cannot be sent; log in again with `hf auth login`, or unset HF_TOKEN"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        return f"cannot be written into the Hub's cache ({text}); free it, or set HF_HOME to another folder"
+    return f"the Hub cannot be reached ({type(error).__name__}: {text}); check the network, or use local files"
+
+
+def _stored_at(repo: str, revision: str) -> Path:
+    from huggingface_hub import constants
+
+    name = "--".join(re.sub(r"[^\w.-]", "--", part) for part in (repo, revision))
+    return Path(constants.HF_HOME, "srood", "listings", f"{name}.json")
+
+
+def _store(found: Listing, revision: str) -> None:
+    path = _stored_at(found.repo, revision)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with suppress(OSError):  # a cache that cannot be written only costs another request
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(asdict(found)))
+        os.replace(beside, path)
+
+
+def _stored(repo: str, revision: str) -> Listing | None:
     try:
-        data = HfApi().dataset_info(repo, revision=revision, timeout=20).card_data
-    except Exception:  # the set itself was found, and an unread card is what "unknown" says
-        return "unknown"
-    return str((data or {}).get("license") or "unknown")
+        entry = json.loads(_stored_at(repo, revision).read_text())
+        files = tuple(HubFile(**file) for file in entry.pop("files"))
+        return Listing(**entry, files=files)
+    except (OSError, ValueError, TypeError, KeyError):  # none yet, or of another version of this code
+        return None
 
 
-def _download(repo: str, commit: str, name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repo, name, repo_type="dataset", revision=commit))
-    except Exception as error:
-        raise InputError(f"hf://{repo}@{commit}/{name}: {_explain(error)}") from error
-
-
-def _cached(repo: str, revision: str, pattern: str) -> tuple[str, tuple[ParquetPart, ...]] | None:
+def _snapshot(repo: str, revision: str) -> Listing | None:
+    """What another program (``hf download``, say) put into the Hub's cache, where no split lacks one of its files."""
     from huggingface_hub import snapshot_download
 
     try:
-        root = Path(
-            snapshot_download(
-                repo, repo_type="dataset", revision=revision, allow_patterns=pattern, local_files_only=True
-            )
-        )
+        root = Path(snapshot_download(repo, repo_type="dataset", revision=revision, local_files_only=True))
     except Exception:  # nothing in the cache: the caller reports why the Hub was of no help
         return None
-    files = sorted(p for p in root.rglob("*.parquet") if fnmatch.fnmatch(p.relative_to(root).as_posix(), pattern))
-    return (root.name, tuple(ParquetPart(path=path) for path in files)) if files else None
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    names = [path.relative_to(root).as_posix() for path in paths]
+    if not _complete(names):
+        return None
+    files = [HubFile(repo, root.name, name, path.stat().st_size) for name, path in zip(names, paths, strict=True)]
+    return Listing(repo, root.name, "unknown", tuple(files))
 
 
-def _explain(error: Exception) -> str:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    if isinstance(error, GatedRepoError):
-        return "is gated; accept its terms on its page and log in with `hf auth login`"
-    if isinstance(error, RevisionNotFoundError):
-        return "has no such revision"
-    if isinstance(error, RepositoryNotFoundError):
-        return "no such dataset repository, or it is private; log in with `hf auth login`"
-    return "the Hub cannot be reached; check the network, or put the files under $SROOD_DATA"
+def _complete(names: Sequence[str]) -> bool:
+    counts: dict[tuple[str, int], int] = {}
+    for name in names:
+        if match := re.search(r"^(.*)-\d{5}-of-(\d{5})\b", name):
+            key = (match[1], int(match[2]))
+            counts[key] = counts.get(key, 0) + 1
+    return all(count == total for (_, total), count in counts.items())

@@ -49,7 +49,7 @@ def decode(data: Encoded) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of large images, which are checked here
         try:
-            image = Image.open(io.BytesIO(data))
+            image: Image.Image = Image.open(io.BytesIO(data))
         except UnidentifiedImageError as error:
             raise BadImage("not an image") from error
         except Image.DecompressionBombError as error:

@@ -57,7 +57,7 @@ def write_set(
     Raises:
         RuntimeError: what was written does not read back as it was given (a failing disk).
     """
-    table = []
+    table: list[dict[str, Any]] = []
     for number, columns in enumerate(shards):
         path = scratch / shard_name(out, number, count)
         rows = len(columns["image"])

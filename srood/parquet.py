@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +15,59 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from srood.errors import InputError
+from srood.hub import HubFile
 
 Columns = tuple[str | None, str | None]  # image, label; None to find it
 IMAGE_NAMES = ("image", "img", "png", "jpg", "webp", "picture")
 LABEL_NAMES = ("label", "fine_label", "labels", "class", "cls")
+BATCH_ROWS = 256  # encoded images held at a time
 
 
 @dataclass(frozen=True)
 class ParquetPart:
-    """One Parquet file, here (`path`) or on the Hub, where `fetch` downloads it into the cache and returns its path."""
+    """One Parquet file, here (`path`) or on the Hub (`remote`)."""
 
     path: Path | None = None
-    fetch: Callable[[], Path] | None = None
-    known_sha256: str | None = None
+    remote: HubFile | None = None
+
+    def __str__(self) -> str:
+        return str(self.path or self.remote)
 
     def local(self) -> Path:
         """The file's path on this machine, downloading it if need be."""
         if self.path is not None:
             return self.path
-        assert self.fetch is not None
-        return self.fetch()
+        assert self.remote is not None
+        return self.remote.fetch()
+
+    def open(self) -> pq.ParquetFile:
+        """The file, without downloading it: of one on the Hub only the bytes that are asked for are requested."""
+        path = self.path
+        if path is None and self.remote is not None:
+            path = self.remote.cached()
+            if path is None:
+                return open_parquet(self.remote.open(), str(self))
+        assert path is not None
+        return open_parquet(path, str(self))
+
+    @cached_property
+    def footer(self) -> tuple[pq.FileMetaData, pa.Schema]:
+        """The file's footer and its schema, read once.
+
+        Raises:
+            InputError: the file cannot be read or is not Parquet.
+        """
+        with self.open() as file:
+            return file.metadata, file.schema_arrow
 
     def num_rows(self) -> int:
         """Rows, from the file's footer."""
-        return open_parquet(self.local()).metadata.num_rows
+        return self.footer[0].num_rows
 
     def sha256(self) -> str:
-        """SHA-256 (hex) of the file's bytes."""
-        if self.known_sha256:
-            return self.known_sha256
+        """SHA-256 (hex) of the file's bytes; of a file on the Hub as the Hub states it."""
+        if self.remote is not None and self.remote.sha256:
+            return self.remote.sha256
         with open(self.local(), "rb") as file:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
@@ -49,16 +75,16 @@ class ParquetPart:
         return digest.hexdigest()
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a file and read its footer.
+def open_parquet(file: Path | io.RawIOBase, name: str) -> pq.ParquetFile:
+    """Open a file and read its footer; `name` is what messages call it.
 
     Raises:
         InputError: it cannot be read or is not Parquet.
     """
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(file, pre_buffer=True)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]}); fetch it again") from error
+        raise _unreadable(name, error) from error
 
 
 def rows(
@@ -66,34 +92,51 @@ def rows(
 ) -> Iterator[tuple[int, tuple[bytes, int]]]:
     """Yield (row number over all parts, (encoded image, label)) from row `start` on; label -1 where there is none.
 
+    Files and row groups that lie before `start` are not read, and files on the Hub not downloaded.
+
     Raises:
         InputError: a file cannot be read or lacks an image column.
     """
     number = 0
     indices = {name: index for index, name in enumerate(names)}
     for part in parts:
-        file = open_parquet(part.local())
-        image_column, label_column = find_columns(file, columns, part)
-        groups = []
-        for group in range(file.num_row_groups):  # whole row groups before `start` are never read
-            in_group = file.metadata.row_group(group).num_rows
-            if not groups and number + in_group <= start:
-                number += in_group
-            else:
-                groups.append(group)
-        if not groups:
+        if number < start and number + part.num_rows() <= start:
+            number += part.num_rows()
             continue
-        wanted = [image_column] + ([label_column] if label_column else [])
-        for batch in file.iter_batches(1024, row_groups=groups, columns=wanted):
-            skip = min(max(0, start - number), batch.num_rows)
-            number += skip
-            batch = batch.slice(skip)
-            data = _image_bytes(batch.column(0))
-            labels = batch.column(1).to_pylist() if label_column else [None] * batch.num_rows
-            for item, label in zip(data, labels, strict=True):
-                index = indices.get(label, -1) if isinstance(label, str) else -1 if label is None else int(label)
-                yield number, (item, index)
-                number += 1
+        with open_parquet(part.local(), str(part)) as file:
+            image_column, label_column = find_columns(file.schema_arrow, columns, part)
+            groups: list[int] = []
+            for group in range(file.num_row_groups):
+                in_group = file.metadata.row_group(group).num_rows
+                if not groups and number + in_group <= start:
+                    number += in_group
+                else:
+                    groups.append(group)
+            wanted = [image_column] + ([label_column] if label_column else [])
+            for batch in _batches(file, groups, wanted, part):
+                skip = min(max(0, start - number), batch.num_rows)
+                number += skip
+                batch = batch.slice(skip)
+                data = _image_bytes(batch.column(image_column))
+                labels = batch.column(label_column).to_pylist() if label_column else [None] * batch.num_rows
+                for item, label in zip(data, labels, strict=True):
+                    index = indices.get(label, -1) if isinstance(label, str) else -1 if label is None else int(label)
+                    yield number, (item, index)
+                    number += 1
+
+
+def _batches(
+    file: pq.ParquetFile, groups: list[int], columns: list[str], part: ParquetPart
+) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(str(part), error) from error
+
+
+def _unreadable(name: str, error: Exception) -> InputError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return InputError(f"{name}: cannot be read as Parquet ({reason}); fetch it again")
 
 
 def _image_bytes(column: pa.Array) -> list[bytes]:
@@ -102,9 +145,12 @@ def _image_bytes(column: pa.Array) -> list[bytes]:
     return [item if item is not None else b"" for item in column.to_pylist()]
 
 
-def find_columns(file: pq.ParquetFile, columns: Columns, part: ParquetPart) -> tuple[str, str | None]:
-    """Names of the image and label columns: those given where the file has them, else by name and type."""
-    schema = file.schema_arrow
+def find_columns(schema: pa.Schema, columns: Columns, part: ParquetPart) -> tuple[str, str | None]:
+    """Names of the image and label columns: those given where the file has them, else by name and type.
+
+    Raises:
+        InputError: no column holds images.
+    """
 
     def holds_images(name: str) -> bool:
         kind = schema.field(name).type
@@ -112,35 +158,52 @@ def find_columns(file: pq.ParquetFile, columns: Columns, part: ParquetPart) -> t
             return kind.get_field_index("bytes") >= 0
         return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
+    def holds_labels(name: str) -> bool:
+        kind = schema.field(name).type
+        return pa.types.is_integer(kind) or _is_text(kind)
+
     candidates = [name for name in (columns[0], *IMAGE_NAMES, *schema.names) if name in schema.names]
     image = next((name for name in candidates if name is not None and holds_images(name)), None)
     if image is None:
         raise InputError(
-            f"{part.local()}: has no column of images (binary, or a struct with 'bytes') among {', '.join(schema.names)}"
+            f"{part}: has no column of images (binary, or a struct with 'bytes') among {', '.join(schema.names)}"
         )
-    label = next((name for name in (columns[1], *LABEL_NAMES) if name in schema.names), None)
+    candidates = [name for name in (columns[1], *LABEL_NAMES) if name in schema.names]
+    label = next((name for name in candidates if name is not None and holds_labels(name)), None)
     return image, label
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
 def class_names(parts: Sequence[ParquetPart], columns: Columns) -> tuple[str, ...]:
-    """Class names: from the Hub's schema metadata, or, for a column of strings, its sorted distinct values."""
+    """Class names: from the Hub's schema metadata, or, for a column of strings, its sorted distinct values.
+
+    Only the first file's footer is read, and for strings the label column of all files.
+
+    Raises:
+        InputError: a file cannot be read, or the first lacks an image column.
+    """
     if not parts:
         return ()
-    file = open_parquet(parts[0].local())
-    _, label = find_columns(file, columns, parts[0])
+    _, schema = parts[0].footer
+    _, label = find_columns(schema, columns, parts[0])
     if label is None:
         return ()
-    metadata = (file.schema_arrow.metadata or {}).get(b"huggingface")
+    metadata = (schema.metadata or {}).get(b"huggingface")
     if metadata:
         features: dict[str, Any] = json.loads(metadata).get("info", {}).get("features", {})
         names = (features.get(label) or {}).get("names")
         if names:
             return tuple(str(name) for name in names)
-    kind = file.schema_arrow.field(label).type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        values: set[str] = set()
-        for part in parts:
-            column = open_parquet(part.local()).read(columns=[label]).column(0)
-            values.update(value for value in column.unique().to_pylist() if value is not None)
-        return tuple(sorted(values))
-    return ()
+    if not _is_text(schema.field(label).type):
+        return ()
+    values: set[str] = set()
+    for part in parts:
+        with part.open() as file:
+            for batch in _batches(file, list(range(file.num_row_groups)), [label], part):
+                values.update(value for value in batch.column(0).unique().to_pylist() if value is not None)
+    return tuple(sorted(values))

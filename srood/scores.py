@@ -19,7 +19,7 @@ def energy(logits: Tensor) -> Tensor:
 def msp(logits: Tensor) -> Tensor:
     """-max_c softmax(z)_c, the negated maximum softmax probability (Hendrycks and Gimpel, ICLR 2017).
 
-    In float32 the most confident images tie at -1.
+    In float32 the most confident images tie at -1; float64 logits keep them apart.
     """
     return -_full_precision(logits).softmax(dim=1).amax(dim=1)
 

@@ -1,27 +1,11 @@
-import io
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from pictures import encode, write_parquet
 
 from srood import datasets
 from srood.errors import InputError
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write_parquet(path, pixels, labels, row_group_size=7, image="image", label="label"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"bytes": png(p), "path": None} for p in pixels]
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    table = pa.table({image: pa.array(rows, kind), label: pa.array(labels)})
-    pq.write_table(table, path, row_group_size=row_group_size)
 
 
 @pytest.fixture
@@ -30,7 +14,7 @@ def pixels():
 
 
 def test_parquet_rows_in_order_with_labels(tmp_path, pixels):
-    write_parquet(tmp_path / "a.parquet", pixels, list(range(20)))
+    write_parquet(tmp_path / "a.parquet", pixels, list(range(20)), row_group_size=7)
     loaded = datasets.load_images(str(tmp_path / "a.parquet"))
     assert np.array_equal(loaded.images, pixels)
     assert loaded.labels.tolist() == list(range(20))
@@ -38,7 +22,7 @@ def test_parquet_rows_in_order_with_labels(tmp_path, pixels):
 
 @pytest.mark.parametrize("start", [0, 1, 7, 13, 19, 20])
 def test_reading_can_start_at_any_row(tmp_path, pixels, start):
-    write_parquet(tmp_path / "s" / "train-0.parquet", pixels[:12], list(range(12)))
+    write_parquet(tmp_path / "s" / "train-0.parquet", pixels[:12], list(range(12)), row_group_size=5)
     write_parquet(tmp_path / "s" / "train-1.parquet", pixels[12:], list(range(12, 20)))
     rows = list(datasets.resolve(str(tmp_path / "s")).rows(start))
     assert [row.label for row in rows] == list(range(start, 20))
@@ -55,7 +39,7 @@ def test_string_labels_become_sorted_class_names(tmp_path, pixels):
 def test_folder_with_class_subfolders(tmp_path, pixels):
     for name, image in zip(["b/2.png", "b/1.png", "a/9.png", "top.png"], pixels, strict=False):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(png(image))
+        (tmp_path / name).write_bytes(encode(image))
     (tmp_path / "a" / "notes.txt").write_text("not an image")
     (tmp_path / "a" / "zero.jpg").write_bytes(b"")
     loaded = datasets.load_images(str(tmp_path))

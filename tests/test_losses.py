@@ -54,7 +54,9 @@ def test_the_default_weights_are_the_papers():
     rng = np.random.default_rng(2)
     logits, features, labels = rng.normal(size=(5, 3)), rng.normal(size=(5, 4)), np.array([2, 0])
     args = torch.tensor(logits), torch.tensor(features), torch.tensor(labels)
-    assert sroe_loss(*args).total.item() == pytest.approx(_numpy_sroe(logits, features, labels, 0.02, 0.5)[0], rel=1e-12)
+    assert sroe_loss(*args).total.item() == pytest.approx(
+        _numpy_sroe(logits, features, labels, 0.02, 0.5)[0], rel=1e-12
+    )
     ce, l1 = _numpy_sroe(logits, features, labels, 0, 0)[1:3]
     assert sr_loss(args[0][:2], args[1][:2], args[2]).total.item() == pytest.approx(ce + 0.02 * l1, rel=1e-12)
     assert ce_loss(args[0][:2], args[1][:2], args[2]).total.item() == pytest.approx(ce, rel=1e-12)

@@ -101,7 +101,9 @@ def test_bad_weights_files_give_one_line(tmp_path):
     save_file(resnet, tmp_path / "bare.safetensors")
     with pytest.raises(InputError, match="does not say its architecture"):
         load_model(tmp_path / "bare.safetensors")
-    with pytest.raises(InputError, match=r"not those of wrn-40-2: fc\.weight has shape \(10, 64\) instead of \(10, 128\)"):
+    with pytest.raises(
+        InputError, match=r"not those of wrn-40-2: fc\.weight has shape \(10, 64\) instead of \(10, 128\)"
+    ):
         load_model(tmp_path / "bare.safetensors", "wrn-40-2")
     with pytest.raises(InputError, match="model 'alexnet' is unknown; choose one of resnet20, wrn-40-2"):
         load_model(tmp_path / "bare.safetensors", "alexnet")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from lightning_fabric import Fabric
 
 from srood.errors import InputError
 from train.config import PRECISIONS
+
+# Fabric announces the precision on every set-up; the commands say it themselves
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from srood.models.weights import load_model, save_weights
 from train import batches, runs
 from train.config import PretrainConfig, TuneConfig
 from train.devices import make_fabric, resolve_device, resolve_precision
-from train.reporting import training_progress
+from train.reporting import say, training_progress
 
 LOG_EVERY = 50  # steps
 CHECKPOINT_SECONDS = 300.0  # where --checkpoint-every is not given
@@ -88,7 +89,7 @@ def fit(
     loss_of = objective(config)
 
     # where the run stands
-    state = runs.load_state(checkpoint, device)
+    state = runs.load_state(checkpoint)
     start = int(state["step"])
     if "optimiser" in state:
         optimiser.load_state_dict(state["optimiser"])
@@ -100,11 +101,21 @@ def fit(
     last_saved = time.monotonic()
     interval = Interval()
 
+    def stopped(step: int, what: str) -> InputError:
+        return InputError(
+            f"{run}: {what} at step {step}; lower --lr (now {config.lr:g}); "
+            f"the last good checkpoint is {runs.newest_checkpoint(run)}"
+        )
+
     def save(step: int) -> None:
+        for name, value in classifier.state_dict().items():
+            if not torch.isfinite(value).all():
+                raise stopped(step, f"the weights {name} are not finite")
         state = {"step": step, "optimiser": optimiser.state_dict(), **random_state(device)}
         runs.save_checkpoint(run, step, classifier.state_dict(), info, state)
 
     with (
+        _how_to_continue(run),
         training_progress(f"{config.workflow} {config.model}", start, total) as report,
         open(log_path, "a", encoding="utf-8") as log,
     ):
@@ -117,9 +128,7 @@ def fit(
             if outliers is not None and isinstance(config, TuneConfig):
                 out_rows = batches.outlier_rows(step, len(outliers), config.outlier_batch_size, config.seed)
                 out = outliers[out_rows.to(device)]
-                out = batches.augment(
-                    out, config.crop_padding, config.seed, batches.OUTLIER_AUGMENTATION, step
-                )
+                out = batches.augment(out, config.crop_padding, config.seed, batches.OUTLIER_AUGMENTATION, step)
                 x = torch.cat([x, out])
             x = batches.normalise(x, info.mean, info.std)
 
@@ -131,10 +140,7 @@ def fit(
             loss = loss_of(logits, features, y)
             if not math.isfinite(loss.total.item()):
                 parts = ", ".join(f"{name} {value.item():.4g}" for name, value in loss._asdict().items())
-                raise InputError(
-                    f"{run}: the loss is not finite at step {step} ({parts}); lower --lr (now {config.lr:g}); "
-                    f"the last good checkpoint is {runs.newest_checkpoint(run)}"
-                )
+                raise stopped(step, f"the loss is not finite ({parts})")
             optimiser.zero_grad()
             fabric.backward(loss.total)
             optimiser.step()
@@ -158,6 +164,15 @@ def fit(
 
     save_weights(run / runs.MODEL_FILE, classifier.state_dict(), info)
     return run / runs.MODEL_FILE
+
+
+@contextmanager
+def _how_to_continue(run: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted; continue with: srood train --resume {run}")
+        raise
 
 
 class Interval:

@@ -24,7 +24,7 @@ import yaml
 
 from srood import __version__
 from srood.errors import InputError
-from srood.models.weights import WeightsInfo, load_model, read_info, save_weights
+from srood.models.weights import WeightsInfo, save_weights
 from train.config import CONFIG_FILE, PretrainConfig, TuneConfig, config_values
 
 RUNS = Path("runs")
@@ -46,9 +46,7 @@ def choose_folder(config: PretrainConfig | TuneConfig, out: Path | None) -> Path
     """
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(
-                f"--out {out}: is not empty; choose another folder, or continue it with --resume {out}"
-            )
+            raise InputError(f"--out {out}: is not empty; choose another folder, or continue it with --resume {out}")
         return out
     name = f"{Path(config.id).name}-{config.model}-{config.workflow}-s{config.seed}"
     folder, number = RUNS / name, 1
@@ -106,6 +104,7 @@ def save_checkpoint(
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, folder)
+        _sync(folder.parent)  # before the older ones go
     for other in folder.parent.iterdir():
         if other.name != folder.name:
             shutil.rmtree(other)
@@ -120,11 +119,11 @@ def newest_checkpoint(run: Path) -> Path:
     """
     found = sorted((run / "checkpoints").glob("step-*"))
     if not found:
-        raise InputError(f"{run}: holds no checkpoint to continue from; start the run again")
+        raise InputError(f"{run}: holds no checkpoint to continue from; remove it and start the run again")
     return found[-1]
 
 
-def load_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
+def load_state(checkpoint: Path) -> dict[str, Any]:
     """Optimiser, step and random generators of a checkpoint. The file is read as data: no code in it is run.
 
     Raises:
@@ -154,8 +153,8 @@ def find_weights(path: Path) -> Path:
     raise InputError(f"{path}: is not a run folder (it holds no {MODEL_FILE})")
 
 
-def find_pretrained(id_set: str, model: str, id_fingerprint: str) -> Path | None:
-    """The newest finished pretrained run under ``runs`` for an ID set and a model, or None."""
+def find_pretrained(model: str, id_fingerprint: str) -> Path | None:
+    """The newest finished pretrained run under ``runs`` of a model on the ID images of a fingerprint, or None."""
     found = []
     for path in RUNS.glob(f"*/{RECORD_FILE}"):
         run = path.parent
@@ -184,3 +183,10 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def _sync(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,7 +1,7 @@
 """Weights files: safetensors with a few words of metadata about what the tensors are.
 
-Metadata, all strings: ``arch``, ``dataset``, ``mean`` and ``std`` ("0.485,0.456,0.406"), ``class_names`` (a JSON list) and
-``image_size``. All are optional when read.
+Metadata, all strings: ``arch``, ``dataset``, ``mean`` and ``std`` ("0.485,0.456,0.406"), ``class_names`` (a JSON list)
+and ``image_size``. All are optional when read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from srood.errors import InputError
 from srood.models import MODELS, Classifier, build_model
@@ -122,9 +122,15 @@ def save_weights(path: Path, tensors: dict[str, torch.Tensor], info: WeightsInfo
         "image_size": None if info.image_size is None else str(info.image_size),
     }
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    data = save(contiguous, {key: value for key, value in metadata.items() if value is not None})
+    # safetensors writes the metadata in an order that changes from call to call; sorted, equal weights are equal files
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
     partial = path.with_name(path.name + ".partial")
-    save_file(contiguous, partial, {key: value for key, value in metadata.items() if value is not None})
-    with open(partial, "rb+") as file:
+    with open(partial, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header + data[8 + length :])
+        file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
 

@@ -1,0 +1,88 @@
+"""Settings of a build, and the checks that need no input."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from srood.errors import InputError
+
+# From benchmarks/id_filter.py (figures in docs/curation.md): a thumbnail tells classes no better than chance, so its
+# filter is off; with a classifier, beyond 0.7 the rows dropped are hardly richer in ID classes than the corpus is.
+DEFAULT_ID_RECALL = {"thumbnail": 0.0, "checkpoint": 0.7}
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Settings of a build; the command's options of the same names."""
+
+    source: tuple[str, ...] = ("tinyimages-alt",)
+    size: int = 300_000
+    id: str = "cifar10"
+    out: Path = Path("manifests/mini.h5")
+    image_size: int = 32
+    seed: int = 0
+    embedder: str = "thumbnail"
+    exclude_labels: str = "auto"
+    protect: tuple[str, ...] = ()
+    id_recall: float | None = None
+    strict_size: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+    workers: int | None = None
+    calibration_images: int = 1_000
+    batch_rows: int = 1024
+    shard_rows: int = 10_000
+
+    def resolved_id_recall(self) -> float:
+        """The share asked for, or the embedder's default."""
+        return DEFAULT_ID_RECALL.get(self.embedder.split(":")[0], 0.0) if self.id_recall is None else self.id_recall
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings that decide the bytes of the set, as the manifest holds them."""
+        return {
+            "source": [_without_folder(spec) for spec in self.source],
+            "size": self.size,
+            "id": _without_folder(self.id),
+            "image_size": self.image_size,
+            "seed": self.seed,
+            "embedder": self.embedder.split(":")[0],
+            "exclude_labels": Path(self.exclude_labels).name,
+            "protect": [_without_folder(spec) for spec in self.protect],
+            "id_recall": self.resolved_id_recall(),
+            "calibration_images": self.calibration_images,
+            "batch_rows": self.batch_rows,
+            "shard_rows": self.shard_rows,
+        }
+
+
+def _without_folder(spec: str) -> str:
+    """A path's last component, so that the same files give the same set wherever they lie; names as they are."""
+    return Path(spec).name if Path(spec).exists() else spec
+
+
+def check(config: BuildConfig) -> None:
+    """Make the folder of the output where it is missing.
+
+    Raises:
+        InputError: an option has a value that cannot be used, or the output cannot be written.
+    """
+    for name, value, least in (("size", config.size, 1), ("image-size", config.image_size, 8)):
+        if value < least:
+            raise InputError(f"--{name} {value}: must be at least {least}")
+    if not 0 <= config.resolved_id_recall() <= 1:
+        raise InputError(f"--id-recall {config.id_recall}: must lie between 0 (off) and 1")
+    if config.workers is not None and config.workers < 1:
+        raise InputError(f"--workers {config.workers}: must be at least 1")
+    if config.out.suffix != ".h5":
+        raise InputError(f"--out {config.out}: must end in .h5")
+    if config.out.is_dir():
+        raise InputError(f"--out {config.out}: is a folder; name a file in it")
+    try:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {config.out}: its folder cannot be made ({error.strerror})") from error
+    if not os.access(config.out.parent, os.W_OK):
+        raise InputError(f"--out {config.out}: its folder is not writable")

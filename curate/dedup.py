@@ -1,0 +1,64 @@
+"""Near-duplicates within a set: groups of the same picture, each with one representative."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from curate.alignment import aligned_similarity
+from curate.copies import CopyThreshold
+from curate.leaks import ProtectedIndex
+
+
+def group_duplicates(images: np.ndarray, descriptors: np.ndarray | None, threshold: CopyThreshold) -> np.ndarray:
+    """For each row of `images` (uint8 (N, H, W, 3)) the row that represents its group, int64 (N,).
+
+    A row with no copy represents itself; a representative is the lowest row of its group. Pairs are found and verified
+    as leaks are, joined to connected components, and a component is then split so that every member was verified
+    against its representative: a chain of small changes does not make its two ends the same picture.
+    """
+    count = len(images)
+    representative = np.arange(count)
+    if count < 2:
+        return representative
+    pairs = ProtectedIndex(images, threshold).search(images, descriptors, within=True)
+    component = _components(count, pairs.query, pairs.protected)
+    order = np.argsort(component, kind="stable")
+    sizes = np.unique(component, return_counts=True)[1]
+    verified = set(zip(pairs.query.tolist(), pairs.protected.tolist(), strict=True))
+    for members in np.split(order, np.cumsum(sizes)[:-1]):
+        if len(members) > 1:
+            _split(members, verified, images, pairs.typical, threshold.similarity, representative)
+    return representative
+
+
+def _components(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The lowest row that each row is connected to by pairs (a[i], b[i]), int64 (count,): union-find."""
+    root = np.arange(count)
+    while True:
+        low, high = np.minimum(root[a], root[b]), np.maximum(root[a], root[b])
+        if np.array_equal(low, high):
+            return root
+        np.minimum.at(root, high, low)
+        while not np.array_equal(root, root[root]):
+            root = root[root]
+
+
+def _split(
+    members: np.ndarray,
+    verified: set[tuple[int, int]],
+    images: np.ndarray,
+    typical: np.ndarray,
+    threshold: float,
+    out: np.ndarray,
+) -> None:
+    """Give the lowest unassigned row every unassigned member that is a copy of it, until none is left."""
+    while len(members):
+        first, rest = int(members[0]), members[1:]
+        same = np.array([(int(m), first) in verified or (first, int(m)) in verified for m in rest], bool)
+        unknown = rest[~same]
+        if len(unknown):  # not among the candidates, or below the threshold: look once more
+            lead = np.repeat(images[first : first + 1], len(unknown), axis=0)
+            same[~same] = aligned_similarity(images[unknown], lead, typical[unknown]) >= threshold
+        out[first] = first
+        out[rest[same]] = first
+        members = rest[~same]

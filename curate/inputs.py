@@ -1,0 +1,95 @@
+"""Everything a build reads, resolved and described before any work starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curate import semantics, sources
+from curate.config import BuildConfig
+from curate.embedders import Embedder, open_embedder
+from curate.record import versions
+from srood import datasets, manifests, outliers
+from srood.errors import InputError
+
+
+@dataclass(frozen=True)
+class ExcludedLabels:
+    """Corpus label -> why it is excluded; and `showing_id`, the labels to measure contamination by, excluded or not."""
+
+    excluded: dict[int, str]
+    showing_id: dict[int, str]
+    file_sha256: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a build reads, resolved and found before any work starts."""
+
+    corpus: sources.Corpus
+    id_train: datasets.ImageSource
+    id_test: datasets.ImageSource | None
+    protected: tuple[datasets.ImageSource, ...]
+    labels: ExcludedLabels
+    embedder: Embedder
+    recipe: str
+
+
+def resolve_inputs(config: BuildConfig) -> Inputs:
+    """Find every input of a build; the hash of all that decides the result is its recipe: same recipe, same bytes.
+
+    Raises:
+        InputError: an input cannot be found or does not fit.
+    """
+    train_spec, test_spec = datasets.id_specs(config.id)
+    id_train = datasets.resolve(train_spec)
+    id_test = datasets.resolve(test_spec) if test_spec else None
+    named = [] if "none" in config.protect else [id_train] + ([id_test] if id_test else [])
+    named += [datasets.resolve(spec) for spec in config.protect if spec != "none"]
+    corpus = sources.open_corpus(config.source, config.size)
+    labels = _exclusions(config, corpus)
+    embedder = open_embedder(config.embedder)
+    recipe = {
+        "config": config.recorded(),
+        "sources": corpus.describe(),
+        "missing": [entry["set"] for entry in corpus.missing],
+        "id": [source.fingerprint() for source in (id_train, id_test) if source],
+        "protected": [source.fingerprint() for source in named],
+        "exclusions": labels.file_sha256,
+        "embedder": embedder.fingerprint,
+        "versions": versions(),
+    }
+    return Inputs(corpus, id_train, id_test, tuple(named), labels, embedder, hash_of(recipe))
+
+
+def hash_of(recipe: dict[str, Any]) -> str:
+    """SHA-256 (hex) of a JSON document."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def _exclusions(config: BuildConfig, corpus: sources.Corpus) -> ExcludedLabels:
+    packaged = manifests.find("exclusions", config.id)
+    known = semantics.match_labels(corpus.class_names, semantics.load_exclusions(packaged)) if packaged else {}
+    if config.exclude_labels == "none":
+        return ExcludedLabels({}, known)
+    if config.exclude_labels == "auto":
+        if packaged is None:
+            return ExcludedLabels({}, {}, note=f"no label exclusions are known for {config.id}: no label was excluded")
+        try:
+            exclusions = semantics.load_exclusions(packaged)
+            semantics.check_applicable(corpus.class_names, exclusions, corpus.name, require_match=False)
+        except InputError as error:
+            return ExcludedLabels({}, {}, note=f"no label was excluded: {error}")
+        return ExcludedLabels(known, known, outliers.file_sha256(packaged))
+    path = Path(config.exclude_labels)
+    exclusions = semantics.load_exclusions(path)
+    semantics.check_applicable(corpus.class_names, exclusions, corpus.name)
+    matched = semantics.match_labels(corpus.class_names, exclusions)
+    unmatched = semantics.unmatched_entries(corpus.class_names, exclusions)
+    few = 0 < len(unmatched) < 20  # a long list is for many corpora
+    note = f"{path}: no label of the corpus is {', '.join(unmatched)}" if few else ""
+    return ExcludedLabels(matched, known or matched, outliers.file_sha256(path), note)

@@ -1,0 +1,221 @@
+"""Leaks: corpus images that are the same picture as a protected image.
+
+Candidates come from the copy descriptor (FAISS, exact inner products), of the image as it is and mirrored; each is then
+verified on aligned pixels. Candidates are many and cheap, verification decides.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from curate import alignment
+from curate.copies import COPIES, CopyThreshold, synthetic_copies
+from curate.fingerprints import DIMENSIONS, canonical, copy_descriptor, flip_descriptor, pixel_sha256
+
+__all__ = ["CopyThreshold", "Matches", "ProtectedIndex", "aligned_similarity", "calibrate_copies"]
+
+aligned_similarity = alignment.aligned_similarity
+
+CANDIDATES = 128  # looked at for each query, nearest first
+SURE = 0.9  # every candidate with a descriptor this similar is looked at too, however many there are
+PROMISING = 0.55  # a coarse correlation from which a pair is verified in full
+TYPICAL_RANK = 10  # the coarse correlation of this rank is what a query reaches with different pictures
+
+CALIBRATION_COPIES = 150  # of each kind
+CALIBRATION_PAIRS = 1000  # images whose most similar different image is looked for
+CALIBRATION_RECALL = 0.96
+CALIBRATION_DIFFERENT = 0.02  # ID sets repeat themselves, CIFAR-10 for one
+LIMITS = (0.8, 0.862)  # the upper one flags about 470 test images of CIFAR-10 as copies of train images
+
+_BLOCK = 1024  # queries searched at once
+_CHUNK = 64  # queries verified at once by one thread
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Every verified pair of the same picture, ordered by query and then by falling similarity.
+
+    `query`, `protected` int64 (M,) row numbers; `similarity` float32 (M,); `kind` (M,) "exact" (the same shape and
+    pixels) or "near". For each query, float32 (Q,): `typical`, the correlation it reaches with different pictures, and
+    `largest_left`, the largest similarity below the threshold among its candidates, 0 where there is none.
+    """
+
+    query: np.ndarray
+    protected: np.ndarray
+    similarity: np.ndarray
+    kind: np.ndarray
+    typical: np.ndarray
+    largest_left: np.ndarray
+
+
+class ProtectedIndex:
+    """Protected images, indexed to be searched for copies: about 7 kB an image besides the images themselves."""
+
+    def __init__(self, images: np.ndarray, threshold: CopyThreshold, workers: int | None = None) -> None:
+        """`images` is uint8 (P, H, W, 3); `workers` threads (default: one a core) change the speed and nothing else."""
+        self.threshold = threshold
+        self.workers = workers or os.cpu_count() or 1
+        self._images = images
+        self._rows_of: dict[bytes, list[int]] = {}
+        for row, digest in enumerate(pixel_sha256(images)):
+            self._rows_of.setdefault(digest, []).append(row)
+        self._templates = alignment.templates(images)
+        self._index = faiss.IndexFlatIP(DIMENSIONS)
+        self._index.add(copy_descriptor(images))
+
+    def __len__(self) -> int:
+        return len(self._templates)
+
+    def search(self, images: np.ndarray, descriptors: np.ndarray | None = None, *, within: bool = False) -> Matches:
+        """The protected images that each of `images` (uint8 (Q, H, W, 3)) repeats.
+
+        `descriptors` are those of `copy_descriptor(images)` if they are known already. With `within` the images are
+        the protected images themselves, and no row is matched with itself.
+        """
+        if descriptors is None:
+            descriptors = copy_descriptor(images)
+        typical = np.zeros(len(images), np.float32)
+        largest_left = np.zeros(len(images), np.float32)
+        pairs = [_Pairs.none()]
+        for start in range(0, len(images), _BLOCK):
+            rows = slice(start, min(start + _BLOCK, len(images)))
+            block, typical[rows] = self._search_block(images[rows], descriptors[rows], start if within else None)
+            block.query += start
+            left = (block.similarity < self.threshold.similarity) & ~block.exact
+            np.maximum.at(largest_left, block.query[left], block.similarity[left])
+            pairs.append(block.where(~left))
+        found = _Pairs.joined(pairs)
+        found = found.where(np.lexsort((found.row, -found.similarity, ~found.exact, found.query)))
+        kind = np.where(found.exact, "exact", "near")
+        return Matches(found.query, found.row, found.similarity, kind, typical, largest_left)
+
+    def _search_block(
+        self, images: np.ndarray, descriptors: np.ndarray, own: int | None
+    ) -> tuple[_Pairs, np.ndarray]:
+        """The pairs of a block worth naming, query rows counted from its start, and each query's typical correlation.
+
+        `own` is the protected row of the block's first image when the queries are protected images themselves.
+        """
+        candidates = self._candidates(descriptors)
+        same = [np.array(self._rows_of.get(digest, ()), np.int64) for digest in pixel_sha256(images)]
+        small = canonical(images)
+
+        def verify(first: int) -> list[tuple[np.ndarray, ...]]:
+            out = []
+            for few in range(first, min(first + _CHUNK, len(small)), alignment.FEW):
+                for k, window in enumerate(alignment.windows(small[few : few + alignment.FEW]), few):
+                    rows = np.union1d(candidates[k], same[k])
+                    if own is not None:
+                        rows = rows[rows != own + k]
+                    out.append(self._verify(window, rows, same[k]))
+            return out
+
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(self.workers) as pool:
+            parts = [x for chunk in pool.map(verify, range(0, len(images), _CHUNK)) for x in chunk]
+        row, value, place, scale, exact = (np.concatenate([part[k] for part in parts]) for k in range(5))
+        typical = np.concatenate([part[5] for part in parts])
+        query = np.repeat(np.arange(len(images)), [len(part[0]) for part in parts])
+        colour = alignment.colour_correlation(small[query], self._small(row), place, scale)
+        score = alignment.similarity(value, colour, typical[query])
+        return _Pairs(query, row, np.where(exact, np.float32(1), score), exact), typical
+
+    def _verify(self, window: np.ndarray, rows: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, ...]:
+        """(rows, correlation, place, scale, exact) of the promising candidates of one query, and its typical one."""
+        coarse = alignment.correlate(window, self._templates[rows, : alignment.COARSE])
+        rank = min(TYPICAL_RANK, len(rows))
+        typical = np.partition(coarse, -rank)[-rank:][:1] if rank == TYPICAL_RANK else np.zeros(1, np.float32)
+        exact = np.isin(rows, same)
+        promising = exact | (coarse >= PROMISING)
+        if len(rows):
+            promising[coarse.argmax()] = True
+        rows = rows[promising]
+        return rows, *alignment.align(window, self._templates[rows]), exact[promising], typical
+
+    def _small(self, rows: np.ndarray) -> np.ndarray:
+        return canonical(self._images[rows])
+
+    def _candidates(self, descriptors: np.ndarray) -> list[np.ndarray]:
+        """The rows to look at for each query, ascending: the nearest, and all that are very near."""
+        count = min(CANDIDATES, len(self))
+        similarity, row = [], []
+        found: list[list[np.ndarray]] = [[] for _ in descriptors]
+        for variant in (descriptors, flip_descriptor(descriptors)):
+            variant = np.ascontiguousarray(variant, np.float32)
+            near, where = self._index.search(variant, count)
+            similarity.append(near)
+            row.append(where)
+            full = np.flatnonzero(near[:, -1] >= SURE) if count < len(self) else np.empty(0, np.int64)
+            if len(full):  # a large group of copies: take the whole of it
+                limits, _, inside = self._index.range_search(variant[full], SURE - 1e-6)
+                for k, query in enumerate(full):
+                    found[query].append(inside[limits[k] : limits[k + 1]])
+        best = np.argsort(-np.concatenate(similarity, axis=1), axis=1, kind="stable")[:, :CANDIDATES]
+        nearest = np.take_along_axis(np.concatenate(row, axis=1), best, axis=1)
+        return [np.unique(np.concatenate([nearest[k], *rows])) for k, rows in enumerate(found)]
+
+
+@dataclass
+class _Pairs:
+    query: np.ndarray
+    row: np.ndarray
+    similarity: np.ndarray
+    exact: np.ndarray
+
+    def where(self, rows: np.ndarray) -> _Pairs:
+        return _Pairs(self.query[rows], self.row[rows], self.similarity[rows], self.exact[rows])
+
+    @classmethod
+    def none(cls) -> _Pairs:
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, bool))
+
+    @classmethod
+    def joined(cls, parts: list[_Pairs]) -> _Pairs:
+        return cls(*(np.concatenate([getattr(p, k) for p in parts]) for k in ("query", "row", "similarity", "exact")))
+
+
+def calibrate_copies(images: np.ndarray, seed: int = 0, workers: int | None = None) -> CopyThreshold:
+    """The similarity from which two pictures are the same, from synthetic copies of `images` and pairs of them.
+
+    Of `images` (uint8 (N, H, W, 3), all different pictures as far as is known; some thousand are enough) a seeded
+    sample is copied in every way of COPIES and searched among all. The threshold is the similarity that
+    CALIBRATION_RECALL of these copies reach, kept within LIMITS, unless more than CALIBRATION_DIFFERENT of the images
+    would then be taken for a copy of another one; it rises until they are not.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 0xC0B1]))
+    every = CopyThreshold(-1.0, {}, 0.0, len(images), seed, {})
+    index = ProtectedIndex(images, every, workers)
+    sample = np.sort(rng.permutation(len(images))[:CALIBRATION_COPIES])
+    reached = {}
+    for kind in COPIES:
+        found = index.search(synthetic_copies(images[sample], kind, rng))
+        own = sample[found.query] == found.protected
+        reached[kind] = np.zeros(len(sample))
+        reached[kind][found.query[own]] = found.similarity[own]
+    found = index.search(images[:CALIBRATION_PAIRS], within=True)
+    different = np.zeros(min(len(images), CALIBRATION_PAIRS))
+    near = found.kind == "near"  # the same pixels twice are no evidence of how alike different pictures are
+    np.maximum.at(different, found.query[near], found.similarity[near])
+
+    copies = np.concatenate(list(reached.values()))
+    threshold = float(np.clip(np.quantile(copies, 1 - CALIBRATION_RECALL), *LIMITS))
+    threshold = max(threshold, float(np.quantile(different, 1 - CALIBRATION_DIFFERENT)))
+    threshold = min(round(threshold, 3), 0.99)
+    grid = np.round(np.linspace(0, 1, 101), 2)
+    return CopyThreshold(
+        similarity=threshold,
+        recall={kind: float((x >= threshold).mean()) for kind, x in reached.items()},
+        different=float((different >= threshold).mean()),
+        images=len(images),
+        seed=seed,
+        curve={
+            "similarity": grid.tolist(),
+            "copies": [float((copies >= t).mean()) for t in grid],
+            "different": [float((different >= t).mean()) for t in grid],
+        },
+    )

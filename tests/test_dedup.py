@@ -1,0 +1,86 @@
+"""Groups of the same picture within a set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from skimage import data
+
+from curate import dedup
+from curate.alignment import aligned_similarity
+from curate.copies import CopyThreshold
+from curate.dedup import group_duplicates
+from curate.fingerprints import copy_descriptor
+from curate.leaks import ProtectedIndex
+
+THRESHOLD = CopyThreshold(0.85, {}, 0.0, 0, 0, {})
+
+
+@pytest.fixture(scope="module")
+def tiles() -> np.ndarray:
+    """200 textured 32x32 tiles that do not overlap."""
+    photo = np.concatenate([data.astronaut(), data.coffee()[:400, :512]])
+    cut = [photo[t : t + 32, x : x + 32] for t in range(0, 896, 32) for x in range(0, 512, 32)]
+    stacked = np.stack([tile for tile in cut if tile.std() > 25])
+    return stacked[np.linspace(0, len(stacked) - 1, 200).astype(int)]
+
+
+def test_copies_join_the_lowest_row(tiles: np.ndarray) -> None:
+    alone = group_duplicates(tiles, copy_descriptor(tiles), THRESHOLD)
+    brighter = np.clip(tiles[:30] * 1.1, 0, 255).astype(np.uint8)
+    images = np.concatenate([tiles, tiles[:30, :, ::-1], brighter, tiles[:5]])
+    groups = group_duplicates(images, copy_descriptor(images), THRESHOLD)
+    assert groups.dtype == np.int64
+    assert (alone != np.arange(200)).mean() < 0.03
+    for start in (200, 230):
+        assert (groups[start : start + 30] == groups[:30]).mean() >= 0.95
+    np.testing.assert_array_equal(groups[260:], groups[:5])  # the same pixels, always
+    np.testing.assert_array_equal(groups[groups], groups)
+    assert (groups <= np.arange(len(groups))).all()
+
+
+def test_every_member_was_verified_against_its_representative(tiles: np.ndarray) -> None:
+    images = np.concatenate([tiles[:40], tiles[:40, :, ::-1], np.roll(tiles[:40], 2, axis=2)])
+    groups = group_duplicates(images, None, THRESHOLD)
+    member = np.flatnonzero(groups != np.arange(len(images)))
+    assert len(member) > 60
+    index = ProtectedIndex(images, THRESHOLD)
+    found = index.search(images, within=True)
+    pairs = set(zip(found.query.tolist(), found.protected.tolist(), strict=True))
+    again = aligned_similarity(images[member], images[groups[member]], found.typical[member]) >= 0.85
+    for k, row in enumerate(member.tolist()):
+        first = int(groups[row])
+        assert again[k] or (row, first) in pairs or (first, row) in pairs
+
+
+def test_a_chain_that_drifts_is_split() -> None:
+    """Crops of one photograph, each 3 pixels from the last: neighbours are the same picture, the ends are not."""
+    photo = data.astronaut()[60:92]
+    images = np.stack([photo[:, x : x + 32] for x in range(200, 230, 3)])
+    groups = group_duplicates(images, None, THRESHOLD)
+    similarity = aligned_similarity(images[1:], images[:-1])
+    assert (similarity > 0.85).all()  # so that the component is one
+    assert aligned_similarity(images[-1:], images[:1])[0] < 0.85
+    assert len(np.unique(groups)) > 1 and groups[0] == 0 and groups[-1] != 0
+    for row, first in enumerate(groups.tolist()):
+        if row != first:
+            both = [aligned_similarity(images[[a]], images[[b]])[0] for a, b in ((row, first), (first, row))]
+            assert max(both) >= 0.8
+
+
+def test_components_are_those_of_a_search_by_hand() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.integers(0, 300, (2, 200))
+    expected = list(range(300))
+    for _ in range(300):  # pass the lowest label along every edge until nothing changes
+        before = list(expected)
+        for x, y in zip(a.tolist(), b.tolist(), strict=True):
+            expected[x] = expected[y] = min(expected[x], expected[y])
+        if before == expected:
+            break
+    np.testing.assert_array_equal(dedup._components(300, a, b), expected)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_nothing_to_group(count: int) -> None:
+    assert group_duplicates(np.zeros((count, 32, 32, 3), np.uint8), None, THRESHOLD).tolist() == list(range(count))

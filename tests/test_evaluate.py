@@ -1,0 +1,216 @@
+"""Evaluation against an independent computation with NumPy and scikit-learn."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from digits_images import digits, write_digits, write_parquet
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from srood.errors import InputError
+from srood.models import build_model
+from srood.models.weights import WeightsInfo, load_model, save_weights
+from train.cli import print_evaluation
+from train.config import PretrainConfig
+from train.evaluate import evaluate, forward
+from train.pretrain import pretrain
+
+
+@pytest.fixture(scope="module")
+def id_set(tmp_path_factory) -> Path:
+    return write_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def ood(tmp_path_factory) -> str:
+    images, labels = digits()
+    inverted = 255 - images[:60].transpose(0, 2, 1, 3)
+    return str(write_parquet(tmp_path_factory.mktemp("ood") / "inverted.parquet", inverted, labels[:60]))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, id_set) -> Path:
+    config = PretrainConfig(id=str(id_set), model="resnet20", batch_size=32, epochs=2, device="cpu")
+    return pretrain(config, tmp_path_factory.mktemp("runs") / "run")
+
+
+def _by_hand(id_logits: np.ndarray, ood_logits: np.ndarray) -> dict[str, dict[str, float]]:
+    def softmax(z):
+        e = np.exp(z - z.max(1, keepdims=True))
+        return e / e.sum(1, keepdims=True)
+
+    functions = {
+        "energy": lambda z: -np.log(np.exp(z).sum(1)),
+        "msp": lambda z: -softmax(z).max(1),
+        "max-logit": lambda z: -z.max(1),
+    }
+    truth = np.r_[np.zeros(len(id_logits)), np.ones(len(ood_logits))]
+    result = {}
+    for name, function in functions.items():
+        scores = np.r_[function(id_logits), function(ood_logits)]
+        fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
+        result[name] = {
+            "fpr95": fpr[np.argmax(tpr >= 0.95)],
+            "auroc": roc_auc_score(truth, scores),
+            "aupr_in": average_precision_score(1 - truth, -scores),
+            "aupr_out": average_precision_score(truth, scores),
+        }
+    return result
+
+
+def _decode(path: Path, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Short side to 32 and centre crop, written anew with Pillow alone."""
+    table = pq.read_table(path)
+    images = []
+    for entry in table["image"].to_pylist()[:limit]:
+        image = Image.open(io.BytesIO(entry["bytes"])).convert("RGB")
+        if image.size != (32, 32):
+            scale = 32 / min(image.size)
+            w, h = (round(side * scale) for side in image.size)
+            image = image.resize((w, h), Image.Resampling.BILINEAR)
+            image = image.crop(((w - 32) // 2, (h - 32) // 2, (w - 32) // 2 + 32, (h - 32) // 2 + 32))
+        images.append(np.asarray(image))
+    return np.stack(images), table["label"].to_numpy()[:limit]
+
+
+def _logits(weights: Path, images: np.ndarray, mean, std) -> np.ndarray:
+    model = load_model(weights)[0].eval()
+    x = ((images / 255 - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2).astype(np.float32)
+    with torch.no_grad():
+        return torch.cat([model(part) for part in torch.from_numpy(x).split(250)]).double().numpy()
+
+
+def test_metrics_against_an_independent_computation(run, ood, id_set):
+    result = evaluate(run, [ood], device="cpu")
+    info = load_model(run / "model.safetensors")[1]
+    pixels, labels = _decode(id_set / "test.parquet")
+    id_logits = _logits(run / "model.safetensors", pixels, info.mean, info.std)
+    ood_logits = _logits(run / "model.safetensors", _decode(Path(ood))[0], info.mean, info.std)
+    assert result["id_accuracy"] == np.mean(id_logits.argmax(1) == labels)
+    for score, metrics in _by_hand(id_logits, ood_logits).items():
+        assert result["ood"][ood]["scores"][score] == pytest.approx(metrics, abs=1e-3)
+    assert result["mean"] == result["ood"][ood]["scores"]  # of one set
+
+
+def test_mean_and_std_of_an_unnamed_set_are_those_of_its_training_pixels(run, id_set):
+    pixels = _decode(id_set / "train.parquet")[0].reshape(-1, 3) / 255
+    info = load_model(run / "model.safetensors")[1]
+    np.testing.assert_allclose(info.mean, pixels.mean(0), atol=1e-5)
+    np.testing.assert_allclose(info.std, pixels.std(0), atol=1e-5)
+
+
+def test_files_written_say_the_same_twice(run, ood, id_set, tmp_path):
+    other = str(id_set / "train.parquet")
+    for name in ("a", "b"):
+        evaluate(run, [ood, other], out=tmp_path / name, convention="id-positive", device="cpu")
+    names = {"eval.json", "eval.csv", "eval-scores.png", "eval-roc.png"}
+    assert {path.name for path in (tmp_path / "a").iterdir()} == names
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    document = json.loads((tmp_path / "a" / "eval.json").read_text())
+    assert document["convention"]["name"] == "id-positive"
+    rows = list(csv.DictReader((tmp_path / "a" / "eval.csv").open()))
+    assert [(row["ood"], row["score"]) for row in rows] == [
+        (spec, score) for spec in (ood, other, "mean") for score in ("energy", "msp", "max-logit")
+    ]
+    first, second, mean = (float(rows[i]["auroc"]) for i in (0, 3, 6))
+    assert mean == pytest.approx((first + second) / 2)
+    assert first == document["ood"][ood]["scores"]["energy"]["auroc"]
+    for plot in ("eval-scores.png", "eval-roc.png"):
+        assert min(Image.open(tmp_path / "a" / plot).size) >= 400
+
+
+def test_the_table_shows_what_was_measured(run, ood, capsys):
+    result = evaluate(run, [ood], device="cpu")
+    print_evaluation(result)
+    text = capsys.readouterr().out
+    energy = result["ood"][ood]["scores"]["energy"]
+    for value in (*energy.values(), result["id_accuracy"]):
+        assert f"{100 * value:.2f}" in text
+    assert "ood-positive" in text
+    assert "on 100 images" in text
+
+
+def test_what_cannot_be_evaluated_is_refused_before_any_forward_pass(run, ood, id_set, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.evaluate.forward", None)  # calling it would be a TypeError
+    weights = run / "model.safetensors"
+    cases = [
+        (run, [ood, "no-such-set"], {}, "no-such-set"),
+        (run, [], {}, "--ood"),
+        (run, [ood, ood], {}, "given twice"),
+        (run, [ood], {"convention": "both"}, "--convention both"),
+        (run, [ood], {"model": "wrn-40-2"}, "leave out --model and --id"),
+        (run, [ood], {"device": "gpu"}, "--device gpu"),
+        (run, [ood], {"precision": "8"}, "--precision 8"),
+        (run, [ood], {"out": weights}, "is a file; name a folder"),
+        (tmp_path / "nothing", [ood], {}, "no such run folder or weights file"),
+        (tmp_path, [ood], {}, "is not a run folder"),
+        (weights, [ood], {"model": "wrn-40-2"}, "holds weights of resnet20, not of wrn-40-2"),
+        (weights, [ood], {"id_set": str(id_set / "nothing")}, "neither a named set"),
+    ]
+    for path, specs, options, message in cases:
+        with pytest.raises(InputError, match=message):
+            evaluate(path, specs, **options)
+
+
+def test_a_weights_file_of_other_classes_is_refused(id_set, ood, tmp_path):
+    nine = tmp_path / "nine.safetensors"
+    save_weights(nine, build_model("resnet20", 9).state_dict(), WeightsInfo("resnet20"))
+    with pytest.raises(InputError, match=r"nine\.safetensors: has 9 classes, .*test\.parquet has 10"):
+        evaluate(nine, [ood], id_set=str(id_set))
+    named = tmp_path / "named.safetensors"
+    info = WeightsInfo("resnet20", class_names=tuple("012345678x"))
+    save_weights(named, build_model("resnet20", 10).state_dict(), info)
+    with pytest.raises(InputError, match=r"trained on other classes.*'x' where that has '9'"):
+        evaluate(named, [ood], id_set=str(id_set))
+    bare = tmp_path / "bare.safetensors"
+    save_file(build_model("resnet20", 10).state_dict(), bare)
+    with pytest.raises(InputError, match="gives the mean and std"):
+        evaluate(bare, [ood], model="resnet20", id_set=str(id_set))
+
+
+def test_resnet20_on_cifar10_against_numpy_and_scikit_learn(srood_data, tmp_path, monkeypatch):
+    logits = []
+
+    def recorded(*args):  # the real forward pass over 21,200 images, once
+        logits.append(forward(*args))
+        return logits[-1]
+
+    monkeypatch.setattr("train.evaluate.forward", recorded)
+    weights = srood_data / "models" / "resnet20-cifar10.safetensors"
+    sets = {"cifar10:test": "cifar10", "textures": "textures", "cifar100:test": "cifar100"}
+    options = {"model": "resnet20", "id_set": "cifar10", "out": tmp_path, "device": "cpu"}
+    result = evaluate(weights, ["textures", "cifar100:test"], **options)
+
+    for got, folder in zip(logits, sets.values(), strict=True):
+        pixels = _decode(srood_data / folder / "test.parquet", limit=300)[0]
+        expected = _logits(weights, pixels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        np.testing.assert_allclose(got[:300], expected, atol=1e-3)
+    id_logits, *ood_logits = (part.double().numpy() for part in logits)
+    labels = pq.read_table(srood_data / "cifar10" / "test.parquet")["label"].to_numpy()
+    assert result["id_accuracy"] == np.mean(id_logits.argmax(1) == labels)
+    assert 100 * result["id_accuracy"] == pytest.approx(91.73, abs=0.02)
+    for spec, part in zip(("textures", "cifar100:test"), ood_logits, strict=True):
+        assert result["ood"][spec]["images"] == len(part)
+        for score, metrics in _by_hand(id_logits, part).items():
+            # a softmax of 1 - 1e-16 is rounded this way or that
+            tolerance = 1e-5 if score == "msp" else 1e-9
+            assert result["ood"][spec]["scores"][score] == pytest.approx(metrics, abs=tolerance)
+
+
+def test_a_test_set_without_the_last_class_can_be_evaluated(run, ood, id_set, tmp_path):
+    images, labels = digits()
+    keep = labels[-100:] < 9
+    copy = write_digits(tmp_path / "digits")
+    write_parquet(copy / "test.parquet", images[-100:][keep], labels[-100:][keep])
+    result = evaluate(run / "model.safetensors", [ood], id_set=str(copy), out=tmp_path / "out", device="cpu")
+    assert (result["id"]["classes"], result["id"]["images"]) == (10, int(keep.sum()))

@@ -1,0 +1,80 @@
+"""Plots of an evaluation. The figures are computed elsewhere; these only show them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+ID_COLOUR, OOD_COLOUR = "#4477aa", "#cc6677"
+
+
+def plot_histograms(id_scores: np.ndarray, ood_scores: dict[str, np.ndarray], name: str, path: Path) -> None:
+    """Histograms of one score, a panel per OOD set, each against the ID images; areas are one.
+
+    Args:
+        id_scores: (N,)
+        ood_scores: (M,) by the name of the OOD set
+        name: the score's name
+        path: the PNG to write
+    """
+    figure = _figure(min(3, len(ood_scores)), -(-len(ood_scores) // 3), panel=(4.2, 3.0))
+    everything = np.concatenate([id_scores, *ood_scores.values()])
+    low, high = np.quantile(everything, [0.001, 0.999])  # a few far images would flatten the rest
+    bins = np.linspace(low, high if high > low else low + 1, 61)
+    columns, rows = min(3, len(ood_scores)), -(-len(ood_scores) // 3)
+    for number, (ood, scores) in enumerate(ood_scores.items(), start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        for values, colour, label in ((id_scores, ID_COLOUR, "ID"), (scores, OOD_COLOUR, ood)):
+            values = np.clip(values, bins[0], bins[-1])
+            axes.hist(values, bins=bins, density=True, alpha=0.6, color=colour, label=f"{label} ({len(values):,})")
+        axes.set_title(ood)
+        axes.set_xlabel(f"{name} (larger = more OOD)")
+        axes.set_ylabel("density")
+        axes.legend(frameon=False, fontsize="small")
+    _save(figure, path)
+
+
+def plot_roc(id_scores: np.ndarray, ood_scores: dict[str, np.ndarray], name: str, path: Path) -> None:
+    """ROC curves of one score, a line per OOD set, OOD positive; the legend gives the areas.
+
+    Args:
+        id_scores: (N,)
+        ood_scores: (M,) by the name of the OOD set
+        name: the score's name
+        path: the PNG to write
+    """
+    from sklearn.metrics import auc, roc_curve
+
+    figure = _figure(1, 1, panel=(5.6, 5.0))
+    axes = figure.add_subplot(1, 1, 1)
+    for ood, scores in ood_scores.items():
+        positive = np.arange(len(id_scores) + len(scores)) >= len(id_scores)
+        fpr, tpr, _ = roc_curve(positive, np.concatenate([id_scores, scores]))
+        axes.plot(fpr, tpr, label=f"{ood}: AUROC {100 * auc(fpr, tpr):.2f} %")
+    axes.plot([0, 1], [0, 1], color="0.7", linestyle=":", label="chance")
+    axes.axhline(0.95, color="0.5", linewidth=0.8, linestyle="--")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.005)
+    axes.set_aspect("equal")
+    axes.set_title(f"score: {name}")
+    axes.set_xlabel("share of ID images flagged (FPR)")
+    axes.set_ylabel("share of OOD images flagged (TPR); dashed: 95 %")
+    axes.legend(loc="lower right", frameon=False, fontsize="small")
+    _save(figure, path)
+
+
+def _figure(columns: int, rows: int, panel: tuple[float, float]):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
+    os.replace(partial, path)
