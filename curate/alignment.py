@@ -152,9 +152,7 @@ def _channels(images: np.ndarray) -> np.ndarray:
     return np.stack([luminance(images), np.floor((2 * blue - red - green) / 4), np.floor((red - green) / 2)], axis=1)
 
 
-def _band(
-    maps: np.ndarray, down: tuple[np.ndarray, np.ndarray], across: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray:
+def _band(maps: np.ndarray, down: tuple[np.ndarray, np.ndarray], across: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Resampled and smoothed maps less their local mean, in whole 65536ths of a level."""
     return down[0] @ maps @ across[0].T - down[1] @ maps @ across[1].T
 

@@ -24,7 +24,7 @@ aligned_similarity = alignment.aligned_similarity
 
 CANDIDATES = 128  # looked at for each query, nearest first
 SURE = 0.9  # every candidate with a descriptor this similar is looked at too, however many there are
-PROMISING = 0.55  # a coarse correlation from which a pair is verified in full
+PROMISING = 0.6  # a coarse correlation from which a pair is verified in full
 TYPICAL_RANK = 10  # the coarse correlation of this rank is what a query reaches with different pictures
 
 CALIBRATION_COPIES = 150  # of each kind
@@ -95,9 +95,7 @@ class ProtectedIndex:
         kind = np.where(found.exact, "exact", "near")
         return Matches(found.query, found.row, found.similarity, kind, typical, largest_left)
 
-    def _search_block(
-        self, images: np.ndarray, descriptors: np.ndarray, own: int | None
-    ) -> tuple[_Pairs, np.ndarray]:
+    def _search_block(self, images: np.ndarray, descriptors: np.ndarray, own: int | None) -> tuple[_Pairs, np.ndarray]:
         """The pairs of a block worth naming, query rows counted from its start, and each query's typical correlation.
 
         `own` is the protected row of the block's first image when the queries are protected images themselves.

@@ -79,7 +79,7 @@ def prepare_reference(config: BuildConfig, inputs: Inputs, work: Workspace, cons
 
 
 def _draw(array: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    return array[np.sort(rng.permutation(len(array))[:count])]
+    return array[rng.permutation(len(array))[:count]]
 
 
 def _embed_all(embedder: Embedder, array: np.ndarray, progress: Any, description: str) -> np.ndarray:

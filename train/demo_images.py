@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 SIZE = 32
-CORPUS_PHOTOGRAPHS = ("astronaut", "coffee", "coins", "hubble_deep_field", "immunohistochemistry", "moon", "flower")
-CORPUS_PHOTOGRAPHS += ("motorcycle", "rocket", "retina", "text", "cell", "colorwheel")
+CORPUS_PHOTOGRAPHS = (
+    *("astronaut", "coffee", "coins", "hubble_deep_field", "immunohistochemistry", "moon", "flower"),
+    *("motorcycle", "rocket", "retina", "text", "cell", "colorwheel"),
+)
 OOD_SETS = {
     "photographs": ("camera", "cat", "china"),
     "textures": ("brick", "grass", "gravel"),

@@ -138,8 +138,9 @@ def fit(
                 group["lr"] = lr
             logits, features = model(x, return_features=True)
             loss = loss_of(logits, features, y)
-            if not math.isfinite(loss.total.item()):
-                parts = ", ".join(f"{name} {value.item():.4g}" for name, value in loss._asdict().items())
+            numbers = step_numbers(loss, logits, y)
+            if not math.isfinite(numbers["loss"]):
+                parts = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
                 raise stopped(step, f"the loss is not finite ({parts})")
             optimiser.zero_grad()
             fabric.backward(loss.total)
@@ -147,7 +148,7 @@ def fit(
 
             # log, checkpoint
             done = step + 1
-            interval.add(loss, logits, y, len(x))
+            interval.add(numbers, len(x))
             report(done, interval.note())
             if done % LOG_EVERY == 0 or done % epoch_steps == 0 or done == total:
                 line = {"step": done, "epoch": done / epoch_steps, "lr": lr, **interval.means()}
@@ -175,33 +176,34 @@ def _how_to_continue(run: Path) -> Iterator[None]:
         raise
 
 
+def step_numbers(loss: LossParts, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """The loss, its parts and the accuracy on the ID images, as numbers; fetched from the device at once."""
+    accuracy = (logits[: len(labels)].argmax(dim=1) == labels).float().mean()
+    names = ("loss", "cross_entropy", "sparsity", "outlier_exposure", "id_accuracy")
+    return dict(zip(names, torch.stack([*loss, accuracy]).tolist(), strict=True))
+
+
 class Interval:
     """Sums over the steps since the last line of the log."""
 
     def __init__(self, note: str = "") -> None:
         self.started = time.monotonic()
-        self.steps = self.images = self.id_images = 0
+        self.steps = self.images = 0
         self.sums: dict[str, float] = {}
-        self.correct = 0
         self.last_note = note
 
-    def add(self, loss: LossParts, logits: Tensor, labels: Tensor, images: int) -> None:
-        """Count one step of `images` images, the first ``len(labels)`` of them ID."""
+    def add(self, numbers: dict[str, float], images: int) -> None:
+        """Count one step of `images` images, ID and outliers together."""
         self.steps += 1
         self.images += images
-        self.id_images += len(labels)
-        self.correct += int((logits[: len(labels)].argmax(dim=1) == labels).sum())
-        for name, value in loss._asdict().items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+        for name, value in numbers.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self) -> dict[str, Any]:
-        """For the log: means over steps (losses) and ID images (accuracy), and images a second."""
-        names = {"total": "loss"}
-        values = {names.get(name, name): value / self.steps for name, value in self.sums.items()}
+        """For the log: means over the steps, and images a second."""
         seconds = time.monotonic() - self.started
         return {
-            **values,
-            "id_accuracy": self.correct / self.id_images,
+            **{name: value / self.steps for name, value in self.sums.items()},
             "images_per_second": round(self.images / max(seconds, 1e-9), 1),
             "steps": self.steps,
         }

@@ -1,0 +1,125 @@
+"""The `curate` command as a person runs it: what it prints, and its exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+import pytest
+from pictures import encode, pictures, write_parquet
+
+from srood import commands
+from srood.errors import InputError
+
+
+def curate(cwd, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "curate", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """An ID folder and a corpus folder of loose files, one of them no image."""
+    root = tmp_path_factory.mktemp("cli")
+    ident = pictures(60, seed=1)
+    write_parquet(root / "id" / "train.parquet", ident[:40], [i % 2 for i in range(40)], ["a", "b"])
+    write_parquet(root / "id" / "test.parquet", ident[40:], [i % 2 for i in range(20)], ["a", "b"])
+    for row, picture in enumerate(pictures(40, seed=2)):
+        path = root / "corpus" / ("cups" if row % 2 else "chairs") / f"{row:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(picture))
+    (root / "corpus" / "cups" / "page.jpg").write_text("<!doctype html><title>Not Found</title>")
+    return root
+
+
+@pytest.fixture(scope="module")
+def built(world):
+    return curate(world, "build", "--source", "corpus", "--id", "id", "--size", "30", "--out", "sets/mini.h5")
+
+
+def test_build_prints_what_each_stage_dropped(built):
+    assert built.returncode == 0, built.stderr
+    lines = [" ".join(line.split()) for line in built.stdout.splitlines()]
+    assert "decode 41 1 40 not an image 1" in lines
+    assert "sample 40 10 30 not drawn 10" in lines
+    assert "wrote sets/mini.h5: 30 rows in 1 shards" in built.stdout
+    assert "the ID-class filter is off" in built.stderr
+
+
+def test_build_prints_json_when_asked(world):
+    result = curate(world, "build", "--source", "corpus", "--id", "id", "--size", "9", "--dry-run", "--json")
+    document = json.loads(result.stdout)
+    assert document["written"] is False
+    assert document["manifest"]["stages"][-1]["left"] == 9
+    assert not (world / "manifests").exists() or not list((world / "manifests").glob("*.h5"))
+
+
+def test_inspect_prints_the_manifest(built, world):
+    shown = curate(world, "inspect", "sets/mini.h5")
+    assert shown.returncode == 0
+    assert "30 rows of 32x32 RGB (asked for 30)" in shown.stdout
+    document = json.loads(curate(world, "inspect", "sets/mini.h5", "--json").stdout)
+    assert document["rows"] == 30 and document["config"]["source"] == ["corpus"]
+
+
+def test_verify_says_yes_and_then_no(built, world):
+    agreed = curate(world, "verify", "sets/mini.h5")
+    assert (agreed.returncode, agreed.stderr) == (0, "")
+    assert "30 rows in 1 shards agree" in agreed.stdout
+    shard = world / "sets" / "mini-00000-of-00001.h5"
+    kept = shard.read_bytes()
+    with h5py.File(shard, "r+") as file:
+        file["image"][7, 0, 0, 0] ^= 1
+    differs = curate(world, "verify", "sets/mini.h5")
+    shard.write_bytes(kept)
+    assert differs.returncode == 1
+    assert "row 7: the pixels do not match their SHA-256" in differs.stdout
+
+
+def test_sources_say_where_each_would_be_read_from(world):
+    write_parquet(world / "data" / "cifar10" / "test.parquet", pictures(2, 0), [0, 1])
+    listed = json.loads(curate(world, "sources", "--json", SROOD_DATA=str(world / "data")).stdout)
+    places = {entry["spec"]: entry["place"] for entry in listed["sets"]}
+    assert places["cifar10:test"] == "$SROOD_DATA/cifar10/test*.parquet"
+    assert places["cifar10:train"].startswith("hf://uoft-cs/cifar10@")
+    assert [entry["name"] for entry in listed["sources"]] == ["tinyimages-alt"]
+    assert listed["sources"][0]["sets"][0]["spec"] == "tiny-imagenet:corpus"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("build", "--source", "gone", "--id", "id"), "gone: no such file, folder or named set"),
+        (("build", "--size", "many"), "'many' is not a count; write 20000, 20k, 300k or 1M"),
+        (("build", "--source", "corpus", "--id", "id", "--embedder", "x"), "--embedder x: no such embedder"),
+        (("inspect", "gone.h5"), "gone.h5: no such outlier set"),
+        (("verify", "corpus/cups/page.jpg"), "page.jpg: cannot be read as HDF5"),
+    ],
+)
+def test_bad_input_is_one_line_with_exit_code_2(world, arguments, words):
+    result = curate(world, *arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("20000", 20_000), ("20k", 20_000), ("300K", 300_000), ("1M", 1_000_000), ("1.5k", 1_500), ("20_000", 20_000)],
+)
+def test_counts(text, count):
+    assert commands.parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "1.0001k", "k", "3 bananas", "1e3"])
+def test_what_is_no_count(text):
+    with pytest.raises(InputError, match="is not a count"):
+        commands.parse_count(text)

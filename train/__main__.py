@@ -1,0 +1,5 @@
+"""`python -m train`, the same as the `srood` command."""
+
+from train.cli import main
+
+main()
