@@ -1,4 +1,4 @@
-"""How well the ID-class filter finds corpus rows that show an ID class, judged by the corpus's labels, which it does not see.
+"""How well the ID-class filter finds rows that show an ID class, judged by corpus labels, which it does not see.
 
     python benchmarks/id_filter.py --corpus tiny-imagenet:corpus --id cifar10 \
         --embedder thumbnail --embedder checkpoint:resnet20-cifar10.safetensors
@@ -24,7 +24,9 @@ from srood import datasets, manifests
 RECALLS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def measure(embedder_spec: str, corpus: datasets.Images, train: datasets.Images, test: datasets.Images, shows: np.ndarray):
+def measure(
+    embedder_spec: str, corpus: datasets.Images, train: datasets.Images, test: datasets.Images, shows: np.ndarray
+):
     """AUROC and one row per recall for one embedder."""
     start = time.perf_counter()
     embedder = open_embedder(embedder_spec)
@@ -68,9 +70,7 @@ def main() -> None:
     loaded = [datasets.load_images(spec) for spec in (options.corpus, train_spec, test_spec)]
     if options.limit:
         cut = slice(options.limit)
-        loaded = [
-            datasets.Images(s.spec, s.images[cut], s.labels[cut], s.class_names, s.fingerprint) for s in loaded
-        ]
+        loaded = [datasets.Images(s.spec, s.images[cut], s.labels[cut], s.class_names, s.fingerprint) for s in loaded]
     corpus, train, test = loaded
     packaged = manifests.find("exclusions", options.id)
     if packaged is None:

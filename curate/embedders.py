@@ -71,16 +71,19 @@ def _open_checkpoint(path: Path) -> Embedder:
 
     from srood.models.weights import load_model
     from srood.outliers import file_sha256
+    from srood.precision import computes_bf16
 
     if path.is_dir():
         path = path / "model.safetensors"  # a run folder
     model, info = load_model(path)
     if info.mean is None or info.std is None:
         raise InputError(f"{path}: does not say the mean and std of its inputs; save it with that metadata")
-    model.eval()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.eval().to(device)
+    bf16 = computes_bf16(device)
     size = info.image_size
-    mean = torch.tensor(info.mean).view(1, 3, 1, 1) * 255
-    std = torch.tensor(info.std).view(1, 3, 1, 1) * 255
+    mean = torch.tensor(info.mean, device=device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(info.std, device=device).view(1, 3, 1, 1) * 255
 
     @torch.inference_mode()
     def embed(images: np.ndarray) -> Embeddings:
@@ -89,10 +92,11 @@ def _open_checkpoint(path: Path) -> Embedder:
         vectors = [np.empty((0, model.fc.in_features), np.float32)]
         energy = [np.empty(0, np.float32)]
         for start in range(0, len(images), BATCH):
-            pixels = torch.from_numpy(images[start : start + BATCH]).permute(0, 3, 1, 2).float()
-            logits, features = model((pixels - mean) / std, return_features=True)
-            vectors.append(features.numpy())
-            energy.append(-torch.logsumexp(logits, dim=1).numpy())
+            pixels = torch.from_numpy(images[start : start + BATCH]).to(device).permute(0, 3, 1, 2).float()
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                logits, features = model((pixels - mean) / std, return_features=True)
+            vectors.append(features.float().cpu().numpy())
+            energy.append(-torch.logsumexp(logits.float(), dim=1).cpu().numpy())
         return Embeddings(unit_length(np.concatenate(vectors)), np.concatenate(energy))
 
     return Embedder("checkpoint", file_sha256(path), embed)

@@ -23,6 +23,7 @@ __all__ = ["CopyThreshold", "Matches", "ProtectedIndex", "aligned_similarity", "
 aligned_similarity = alignment.aligned_similarity
 
 CANDIDATES = 128  # looked at for each query, nearest first
+CANDIDATES_WITHIN = 32  # the same within a set, where every pair is looked at from both sides
 SURE = 0.9  # every candidate with a descriptor this similar is looked at too, however many there are
 PROMISING = 0.6  # a coarse correlation from which a pair is verified in full
 TYPICAL_RANK = 10  # the coarse correlation of this rank is what a query reaches with different pictures
@@ -100,7 +101,7 @@ class ProtectedIndex:
 
         `own` is the protected row of the block's first image when the queries are protected images themselves.
         """
-        candidates = self._candidates(descriptors)
+        candidates = self._candidates(descriptors, CANDIDATES if own is None else CANDIDATES_WITHIN)
         same = [np.array(self._rows_of.get(digest, ()), np.int64) for digest in pixel_sha256(images)]
         small = canonical(images)
 
@@ -138,9 +139,9 @@ class ProtectedIndex:
     def _small(self, rows: np.ndarray) -> np.ndarray:
         return canonical(self._images[rows])
 
-    def _candidates(self, descriptors: np.ndarray) -> list[np.ndarray]:
+    def _candidates(self, descriptors: np.ndarray, most: int) -> list[np.ndarray]:
         """The rows to look at for each query, ascending: the nearest, and all that are very near."""
-        count = min(CANDIDATES, len(self))
+        count = min(most, len(self))
         similarity, row = [], []
         found: list[list[np.ndarray]] = [[] for _ in descriptors]
         for variant in (descriptors, flip_descriptor(descriptors)):
@@ -153,7 +154,7 @@ class ProtectedIndex:
                 limits, _, inside = self._index.range_search(variant[full], SURE - 1e-6)
                 for k, query in enumerate(full):
                     found[query].append(inside[limits[k] : limits[k + 1]])
-        best = np.argsort(-np.concatenate(similarity, axis=1), axis=1, kind="stable")[:, :CANDIDATES]
+        best = np.argsort(-np.concatenate(similarity, axis=1), axis=1, kind="stable")[:, :most]
         nearest = np.take_along_axis(np.concatenate(row, axis=1), best, axis=1)
         return [np.unique(np.concatenate([nearest[k], *rows])) for k, rows in enumerate(found)]
 

@@ -35,34 +35,26 @@ class Reference:
 
 def prepare_reference(config: BuildConfig, inputs: Inputs, work: Workspace, console: Console) -> Reference:
     """Decode and index the ID and protected sets, and calibrate both thresholds."""
-    loaded: dict[str, datasets.Images] = {}
-
-    def load(source: datasets.ImageSource) -> datasets.Images:
-        if source.spec not in loaded:
-            loaded[source.spec] = datasets.load_images(source.spec, config.image_size, config.workers)
-        return loaded[source.spec]
-
+    sources = {source.spec: source for source in (inputs.id_train, inputs.id_test, *inputs.protected) if source}
     with progress_bar("images", console) as progress:
+        loaded: dict[str, datasets.Images] = {}
         task = progress.add_task("decode ID and protected sets", total=None, note="")
-        train = load(inputs.id_train)
-        for source in inputs.protected:
-            progress.update(task, note=source.spec)
-            load(source)
-        progress.update(task, completed=sum(len(x.images) for x in loaded.values()), note="")
+        for spec in sources:
+            progress.update(task, note=spec)
+            loaded[spec] = datasets.load_images(spec, config.image_size, config.workers)
+            progress.advance(task, len(loaded[spec].images))
+        progress.update(task, note="")
+        train = loaded[inputs.id_train.spec]
 
         rng = np.random.default_rng(np.random.SeedSequence([config.seed, 0xCA1]))
+        task = progress.add_task("calibrate the copy threshold", total=None, note="")
         copies = leaks.calibrate_copies(_draw(train.images, config.calibration_images, rng), config.seed)
-        protected = None
-        if inputs.protected:
-            task = progress.add_task("index protected images", total=None, note="")
-            stacked = np.concatenate([loaded[source.spec].images for source in inputs.protected])
-            protected = leaks.ProtectedIndex(stacked, copies)
-            progress.update(task, completed=len(stacked))
+        progress.update(task, note=f"similarity {copies.similarity}")
 
         stored = work.read("id")
         if stored is None:
             if inputs.id_test is not None:
-                held_out, rest, labels = load(inputs.id_test).images, train.images, train.labels
+                held_out, rest, labels = loaded[inputs.id_test.spec].images, train.images, train.labels
             else:
                 order = rng.permutation(len(train.images))
                 cut = max(1, int(HELD_OUT * len(order)))
@@ -73,8 +65,18 @@ def prepare_reference(config: BuildConfig, inputs: Inputs, work: Workspace, cons
             index = neighbours.IdIndex(vectors, labels)
             stored = {"vectors": vectors, "labels": labels, "held_out": index.nearest(held_vectors)[0]}
             work.write("id", stored)
+            del held_out, rest
         else:
             index = neighbours.IdIndex(stored["vectors"], stored["labels"])
+
+        protected = None
+        if inputs.protected:
+            task = progress.add_task("index protected images", total=None, note="")
+            names = [source.spec for source in inputs.protected]
+            stacked = np.concatenate([loaded[spec].images for spec in dict.fromkeys(names)])
+            del train, loaded  # the index keeps the images itself
+            protected = leaks.ProtectedIndex(stacked, copies)
+            progress.update(task, completed=len(stacked))
     return Reference(protected, copies, index, neighbours.calibrate(stored["held_out"], config.resolved_id_recall()))
 
 

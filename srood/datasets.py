@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from srood import hub, images, manifests, parquet
 from srood.errors import InputError
@@ -315,6 +316,7 @@ def load_images(spec: str, image_size: int | None = 32, workers: int | None = No
     if not labels:
         raise InputError(f"{spec}: none of its images can be decoded ({skipped or 'it is empty'})")
     stacked = np.concatenate(arrays)
+    pa.default_memory_pool().release_unused()  # the encoded images, as many bytes again
     return Images(
         source.spec, stacked, np.array(labels, np.int64), source.class_names, content_fingerprint(stacked), skipped
     )

@@ -42,7 +42,8 @@ def world(tmp_path_factory) -> Path:
 
 def config(world: Path, out: Path, **changes) -> BuildConfig:
     values = {"source": (str(world / "corpus.parquet"),), "id": str(world / "id"), "size": 300, "out": out}
-    return BuildConfig(**{**values, "batch_rows": 64, "shard_rows": 120, "workers": 2, "calibration_images": 40, **changes})
+    small = {"batch_rows": 64, "shard_rows": 120, "workers": 2, "calibration_images": 40}
+    return BuildConfig(**{**values, **small, **changes})
 
 
 def files(folder: Path) -> dict[str, bytes]:

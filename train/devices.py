@@ -8,6 +8,7 @@ import torch
 from lightning_fabric import Fabric
 
 from srood.errors import InputError
+from srood.precision import computes_bf16
 from train.config import PRECISIONS
 
 # Fabric announces the precision on every set-up; the commands say it themselves
@@ -50,13 +51,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
         raise InputError(f"--precision {name}: is unknown; choose {', '.join(PRECISIONS)}")
     if name != "auto":
         return name
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # without these instructions bfloat16 on a CPU is emulated, and many times slower than float32
-        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        fast = device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
-    return "bf16-mixed" if fast else "32-true"
+    return "bf16-mixed" if computes_bf16(device) else "32-true"
 
 
 def make_fabric(device: torch.device, precision: str) -> Fabric:
