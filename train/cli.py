@@ -200,6 +200,20 @@ def evaluate(
     print(f"written to {result['out']}")
 
 
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for everything the demonstration makes; its own is replaced.")
+    ] = Path("demo"),
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Show the whole path in little: outlier set, pretraining, SR, SROE, one table. Nothing is downloaded."""
+    from train.demo import demo as run_demo
+
+    run_demo(out, seed, device)
+
+
 def print_evaluation(result: dict[str, Any]) -> None:
     """The table of an evaluation on standard output, in per cent."""
     from rich.console import Console

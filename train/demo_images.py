@@ -87,17 +87,21 @@ def write_demo_images(folder: Path, seed: int) -> DemoImages:
 
 
 def load_digits(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's 1,797 handwritten digits as (N, 32, 32, 3) uint8 in varied ink and paper, and their labels."""
+    """scikit-learn's 1,797 handwritten digits dark on light in varied tints, (N, 32, 32, 3) uint8, and labels."""
     from sklearn.datasets import load_digits as load
 
     images, labels = load(return_X_y=True)
     grey = np.stack(
         [
-            np.asarray(Image.fromarray((image.reshape(8, 8) * 15.9).astype(np.uint8)).resize((SIZE, SIZE), 3))
+            np.asarray(
+                Image.fromarray((image.reshape(8, 8) * 15.9).astype(np.uint8)).resize(
+                    (SIZE, SIZE), Image.Resampling.BICUBIC
+                )
+            )
             for image in images
         ]
     )[..., None]
-    paper, ink = rng.integers(0, 90, (len(grey), 1, 1, 3)), rng.integers(150, 256, (len(grey), 1, 1, 3))
+    paper, ink = rng.integers(170, 256, (len(grey), 1, 1, 3)), rng.integers(0, 90, (len(grey), 1, 1, 3))
     coloured = paper + (ink - paper) * (grey / 255.0) + rng.normal(0, 4, (*grey.shape[:3], 3))
     return np.clip(coloured, 0, 255).astype(np.uint8), labels.astype(np.int64)
 
