@@ -1,13 +1,16 @@
 """The `curate` command as a person runs it: what it prints, and its exit codes."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 
 import h5py
+import numpy as np
 import pytest
 from pictures import encode, pictures, write_parquet
+from PIL import Image
 
 from srood import commands
 from srood.errors import InputError
@@ -91,6 +94,39 @@ def test_sources_say_where_each_would_be_read_from(world):
     assert places["cifar10:train"].startswith("hf://uoft-cs/cifar10@")
     assert [entry["name"] for entry in listed["sources"]] == ["tinyimages-alt"]
     assert listed["sources"][0]["sets"][0]["spec"] == "tiny-imagenet:corpus"
+
+
+def test_a_corpus_of_odd_files_is_counted_by_reason(world, tmp_path):
+    """Odd but sound images are kept; bad ones are skipped and counted; nothing stops the build."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    a, b, c, d, e, f = pictures(6, seed=9)
+    (folder / "cmyk.jpg").write_bytes(_bytes(Image.fromarray(a).convert("CMYK"), "JPEG"))
+    sixteen = np.asarray(Image.fromarray(b).convert("L")).astype(np.uint16) * 257
+    (folder / "sixteen.png").write_bytes(_bytes(Image.fromarray(sixteen), "PNG"))
+    (folder / "palette.png").write_bytes(_bytes(Image.fromarray(c).quantize(32), "PNG"))
+    frames = [Image.fromarray(d).quantize(64), Image.fromarray(e).quantize(64)]
+    (folder / "animated.gif").write_bytes(_bytes(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    (folder / "large.webp").write_bytes(_bytes(Image.fromarray(f).resize((300, 200)), "WEBP"))
+    (folder / "truncated.jpg").write_bytes(encode(a, "JPEG")[:500])
+    (folder / "zero.png").write_bytes(b"")
+    (folder / "page.jpg").write_text("<html><body>404</body></html>")
+    (folder / "notes.txt").write_text("not counted: no image by its name")
+    result = curate(
+        world,
+        *("build", "--source", folder, "--id", "id", "--out", tmp_path / "odd.h5", "--json", "--protect", "none"),
+    )
+    assert result.returncode == 0, result.stderr
+    manifest = json.loads(result.stdout)["manifest"]
+    assert manifest["stages"][0]["dropped"] == {"truncated or corrupt": 1, "empty": 1, "not an image": 1}
+    assert manifest["rows"] == 5
+    assert "asked for 300,000 rows, the corpus gives 5" in result.stderr
+
+
+def _bytes(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
