@@ -30,7 +30,7 @@ SCALES = (
 )
 COARSE = 3
 FEW = 8  # images whose windows stay in a processor's cache
-TYPICAL_RANGE = (0.3, 0.6)  # a typical correlation is kept within it: few candidates, or a group of copies, mislead
+TYPICAL_RANGE = (0.3, 0.7)  # a typical correlation is kept within it: few candidates, or a group of copies, mislead
 TYPICAL = 0.45  # where nothing else is known
 
 _AREA = WINDOW * WINDOW

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from curate import dedup, sampling
+from curate import contamination, dedup, sampling
 from curate.config import BuildConfig, check
+from curate.evidence import ID, ID_NESS, Batch, Evidence, Partners, narrowest
 from curate.inputs import Inputs, resolve_inputs
-from curate.record import Tally, contamination, versions
+from curate.record import Tally, measured_contamination, versions
 from curate.reference import Reference, prepare_reference
 from curate.stream import stream_corpus
 from curate.workspace import Workspace
@@ -55,22 +56,41 @@ def build(config: BuildConfig, console: Console | None = None) -> BuildResult:
     if work.resumed:
         notes.append("went on with the parts of an interrupted build")
     notes += [f"left out: {entry['why']}" for entry in inputs.corpus.missing]
+    notes += [inputs.corpus.excluded_rows.note()] if inputs.corpus.excluded_rows else []
     if config.resolved_id_recall() == 0 and config.id_recall is None:
         notes.append("the ID-class filter is off: thumbnails cannot tell classes; give --embedder checkpoint:PATH")
     if inputs.labels.note:
         notes.append(inputs.labels.note)
 
     reference = prepare_reference(config, inputs, work, console)
-    tally = Tally()
-    columns = stream_corpus(config, inputs, reference, work, tally, console)
+    tally, evidence = Tally(), Evidence(config.seed)
+    columns = stream_corpus(config, inputs, reference, work, tally, evidence, console)
+    narrow = narrowest(columns["leak_similarity"], columns.pop("leak_row"), reference.protected_batch())
     reference.release_protected()  # the next stage builds an index of its own
 
-    representative = dedup.group_duplicates(columns["image"], columns.pop("descriptor"), reference.copies)
-    kept = np.flatnonzero(representative == np.arange(len(representative)))
-    tally.add("near-duplicates", len(representative), {"repeats an earlier row": len(representative) - len(kept)})
+    count, descriptor = len(columns["key"]), columns.pop("descriptor_and_leaks")
+    leaked = np.arange(len(descriptor)) >= count
+    representative = dedup.group_duplicates(columns.pop("image_and_leaks"), descriptor, reference.copies, leaked)
+    representative = representative[:count]
+    kept = np.flatnonzero(representative == np.arange(count))
+    with_leak = int((representative == dedup.WITH_A_LEAK).sum())  # a group that touches a protected image goes whole
+    dropped = {"repeats an earlier row": count - len(kept) - with_leak, "in a group with a leak": with_leak}
+    tally.add("near-duplicates", count, dropped)
+    whole = Batch.of_columns(columns)
+    repeats = np.flatnonzero((representative >= 0) & (representative != np.arange(count)))
+    first = Partners(whole, representative[repeats])
+    evidence.drop_all("near-duplicates", "repeats an earlier row", whole, repeats, first)
+    evidence.drop_all("near-duplicates", "in a group with a leak", whole, np.flatnonzero(representative < 0))
 
-    chosen = kept[sampling.uniform(len(kept), config.size, config.seed)]
-    tally.add("sample", len(kept), {"not drawn": len(kept) - len(chosen)})
+    plan = sampling.parse(config.sample)
+    sample = sampling.draw(plan, columns, kept, config.size, config.seed, config.clusters)
+    notes += sampling.remarks(plan, inputs.embedder.name, columns["label"][kept])
+    chosen, columns["cluster"] = sample.rows, sample.cluster
+    columns.pop("embedding")
+    not_drawn = np.setdiff1d(kept, np.concatenate([chosen, sample.outside]))
+    tally.add("sample", len(kept), {"outside the band": len(sample.outside), "not drawn": len(not_drawn)})
+    evidence.drop_all("sample", "outside the band", whole, sample.outside)
+    evidence.drop_all("sample", "not drawn", whole, not_drawn)
     if len(chosen) < config.size:
         short = f"asked for {config.size:,} rows, the corpus gives {len(chosen):,}"
         if config.strict_size:
@@ -79,11 +99,15 @@ def build(config: BuildConfig, console: Console | None = None) -> BuildResult:
     if not len(chosen):
         raise InputError("no row is left to write; weaken --id-recall or --exclude-labels, or name another --source")
 
-    manifest = describe(config, inputs, reference, work, tally, columns, chosen)
+    manifest = describe(config, inputs, reference, work, tally, columns, chosen) | {"sampling": sample.record}
     if config.dry_run:
         return BuildResult(config.out, manifest, False, tuple(notes))
+    evidence.add_kept(whole, columns, chosen, narrow)
+    evidence.count(ID, "held-out ID images", reference.held_out)
+    evidence.count(ID_NESS, "held-out ID images", reference.held_out_id_ness)
     count = -(-len(chosen) // config.shard_rows)
-    outliers.write_set(config.out, _shards(columns, chosen, config.shard_rows), count, manifest, work.folder)
+    shards = _shards(columns, chosen, config.shard_rows)
+    outliers.write_set(config.out, shards, count, manifest, work.folder, evidence.to_arrays())
     work.remove()
     return BuildResult(config.out, outliers.read_manifest(config.out), True, tuple(notes))
 
@@ -148,7 +172,11 @@ def describe(
             "embedder_fingerprint": inputs.embedder.fingerprint,
             "id_class_names": list(inputs.id_train.class_names),
             **reference.id_threshold.to_dict(),
+            **(reference.id_scale.to_dict() if reference.id_scale else {}),
         },
-        "contamination": contamination(tally, columns["label"][chosen], inputs.labels.showing_id),
+        "contamination": contamination.describe(
+            *measured_contamination(tally, columns["label"][chosen], inputs.labels.showing_id),
+            reference.estimate_contamination(columns["id_ness"][chosen], config.seed),
+        ),
         "versions": versions(),
     }

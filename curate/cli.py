@@ -56,10 +56,10 @@ def build(
     image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of sampling and calibration.")] = 0,
     embedder: Annotated[
-        str, typer.Option(help="Semantic descriptor: thumbnail, or checkpoint:PATH of an ID classifier.")
+        str, typer.Option(help="thumbnail, checkpoint:PATH of an ID classifier, onnx:PATH or timm:NAME.")
     ] = "thumbnail",
     exclude_labels: Annotated[
-        str, typer.Option(help="Corpus labels to drop: auto (manifests/exclusions), none, or a file.")
+        str, typer.Option(help="Corpus labels to drop: auto (`curate exclusions ID` prints them), none, or a file.")
     ] = "auto",
     protect: Annotated[
         list[str] | None,
@@ -67,12 +67,35 @@ def build(
             help="Image spec that outliers must not leak, besides the ID set; may be repeated. 'none': nothing."
         ),
     ] = None,
+    exclude_indices: Annotated[
+        Path | None,
+        typer.Option(help="Text file of row numbers of the corpus to leave out, such as 80mn_cifar_idxs.txt."),
+    ] = None,
+    exclude_indices_base: Annotated[
+        int | None,
+        typer.Option(help="What these numbers count from, 0 or 1; by default 1 for tiny_images.bin, else 0."),
+    ] = None,
+    source_license: Annotated[
+        str | None, typer.Option(help="Licence to record for sources of which none is known, such as local files.")
+    ] = None,
+    quality: Annotated[
+        str, typer.Option(help="default: drop blank and near-constant images; none: keep them.")
+    ] = "default",
+    max_upscale: Annotated[
+        float | None, typer.Option(help="Drop images enlarged by more than this factor; by default none is.")
+    ] = None,
     id_recall: Annotated[
         float | None,
         typer.Option(
             help="Share of held-out ID images that the ID-class filter would catch, 0 (off) to 1. "
-            "By default 0.7 with a checkpoint, 0 with thumbnails."
+            "By default 0.7 with a checkpoint, 0.9 with onnx and timm, 0 with thumbnails."
         ),
+    ] = None,
+    sample: Annotated[
+        str, typer.Option(help="Which rows: uniform, stratified, clusters, hard:LOW-HIGH or diverse[:LOW-HIGH].")
+    ] = "uniform",
+    clusters: Annotated[
+        int | None, typer.Option(help="k-means clusters; by default the square root of the rows, at most 256.")
     ] = None,
     strict_size: Annotated[bool, typer.Option(help="Fail if the corpus gives fewer rows than --size.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Stop before writing.")] = False,
@@ -98,7 +121,14 @@ def build(
         embedder=embedder,
         exclude_labels=exclude_labels,
         protect=tuple(protect or ()),
+        exclude_indices=exclude_indices,
+        exclude_indices_base=exclude_indices_base,
+        source_license=source_license,
+        quality=quality,
+        max_upscale=max_upscale,
         id_recall=id_recall,
+        sample=sample,
+        clusters=clusters,
         strict_size=strict_size,
         overwrite=overwrite,
         dry_run=dry_run,
@@ -111,6 +141,39 @@ def build(
         _print_json({"out": str(result.out), "written": result.written, "manifest": result.manifest})
     else:
         print_build(result)
+
+
+@app.command()
+def audit(
+    a: Annotated[str, typer.Argument(metavar="A", help="Image spec: the images to be judged.")],
+    against: Annotated[
+        str | None, typer.Option(help="Image spec B to search for copies of them; without it, A itself is searched.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the pairs: .parquet or .csv.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Page with the pairs side by side.")] = None,
+    image_size: Annotated[int, typer.Option(help="Side to which images are brought, in pixels.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of the calibration.")] = 0,
+    fail_on_match: Annotated[bool, typer.Option(help="Exit with code 1 if any pair is found.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Threads; by default one per processor.")] = None,
+    as_json: JSON = False,
+) -> None:
+    """List every pair of images of A and B that are the same picture, exact or near."""
+    from curate import audit as audits
+    from curate.audit_page import write_page
+    from curate.tables import print_audit
+
+    audits.check_outputs(out, html)
+    found = audits.audit(a, against, image_size=image_size, seed=seed, workers=workers)
+    if out:
+        audits.write_pairs(found, out)
+    if html:
+        write_page(found, html)
+    if as_json:
+        _print_json({**found.summary(), "out": out and str(out), "html": html and str(html)})
+    else:
+        print_audit(found, [path for path in (out, html) if path])
+    if fail_on_match and len(found.pairs):
+        raise typer.Exit(commands.CHECK_FAILED)
 
 
 @app.command()
@@ -127,6 +190,18 @@ def inspect(file: FILE, as_json: JSON = False) -> None:
 
 
 @app.command()
+def report(
+    file: FILE,
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("report.html"),
+) -> None:
+    """Write one HTML page on an outlier set: what went in, what was dropped, contact sheets, the leak certificate."""
+    from curate.report import write_report
+
+    write_report(file, out)
+    print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB, one page that needs no other file")
+
+
+@app.command()
 def verify(file: FILE) -> None:
     """Hash every shard and every row again; exit with code 1 on any difference."""
     from srood.outliers import read_manifest
@@ -140,6 +215,31 @@ def verify(file: FILE) -> None:
         print(f"{file}: {len(problems)} difference{'s' if len(problems) > 1 else ''}; build the set again")
         raise typer.Exit(commands.CHECK_FAILED)
     print(f"{file}: {manifest['rows']:,} rows in {len(manifest['shards'])} shards agree with the manifest")
+
+
+@app.command()
+def exclusions(
+    id: Annotated[str, typer.Argument(metavar="ID", help="ID set: a named set, or any image spec with class names.")],
+    corpus: Annotated[
+        str | None, typer.Option(help="Also say which labels of this corpus would be excluded, with their rows.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write them as a file to edit, for `curate build --exclude-labels FILE`.")
+    ] = None,
+    as_json: JSON = False,
+) -> None:
+    """Print which corpus labels --exclude-labels auto drops for an ID set, and why."""
+    from curate.exclusions import explain, write
+    from curate.tables import print_exclusions
+
+    found = explain(id, corpus)
+    text = found.pop("text")
+    if out is not None:
+        write(out, text)
+    if as_json:
+        _print_json(found)
+    else:
+        print_exclusions(found, out)
 
 
 @app.command()

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curate import quality, sampling
 from srood.errors import InputError
 
-# From benchmarks/id_filter.py (figures in docs/curation.md): a thumbnail tells classes no better than chance, so its
-# filter is off; with a classifier, beyond 0.7 the rows dropped are hardly richer in ID classes than the corpus is.
-DEFAULT_ID_RECALL = {"thumbnail": 0.0, "checkpoint": 0.7}
+# From benchmarks/id_filter.py (figures in docs/id-classes.md): a thumbnail tells classes no better than chance, so its
+# filter is off; with a classifier of 32-pixel images, beyond 0.7 the rows dropped are hardly richer in ID classes than
+# the corpus is; with a network trained on ImageNet they are twice as rich up to 0.9.
+DEFAULT_ID_RECALL = {"thumbnail": 0.0, "checkpoint": 0.7, "onnx": 0.9, "timm": 0.9}
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,13 @@ class BuildConfig:
     embedder: str = "thumbnail"
     exclude_labels: str = "auto"
     protect: tuple[str, ...] = ()
+    exclude_indices: Path | None = None
+    exclude_indices_base: int | None = None
+    source_license: str | None = None
+    quality: str = "default"
+    max_upscale: float | None = None
+    sample: str = "uniform"
+    clusters: int | None = None
     id_recall: float | None = None
     strict_size: bool = False
     overwrite: bool = False
@@ -51,6 +60,10 @@ class BuildConfig:
             "embedder": self.embedder.split(":")[0],
             "exclude_labels": Path(self.exclude_labels).name,
             "protect": [_without_folder(spec) for spec in self.protect],
+            "exclude_indices": self.exclude_indices and self.exclude_indices.name,
+            "quality": quality.recorded(self.quality, self.max_upscale),
+            "sample": self.sample,
+            "clusters": self.clusters,
             "id_recall": self.resolved_id_recall(),
             "calibration_images": self.calibration_images,
             "batch_rows": self.batch_rows,
@@ -74,8 +87,17 @@ def check(config: BuildConfig) -> None:
             raise InputError(f"--{name} {value}: must be at least {least}")
     if not 0 <= config.resolved_id_recall() <= 1:
         raise InputError(f"--id-recall {config.id_recall}: must lie between 0 (off) and 1")
+    sampling.parse(config.sample)
+    if config.clusters is not None and config.clusters < 1:
+        raise InputError(f"--clusters {config.clusters}: must be at least 1")
     if config.workers is not None and config.workers < 1:
         raise InputError(f"--workers {config.workers}: must be at least 1")
+    if config.quality not in quality.LEVELS:
+        raise InputError(f"--quality {config.quality}: is unknown; choose one of {', '.join(quality.LEVELS)}")
+    if config.max_upscale is not None and not config.max_upscale >= 1:
+        raise InputError(f"--max-upscale {config.max_upscale}: must be at least 1")
+    if config.exclude_indices_base not in (None, 0, 1):
+        raise InputError(f"--exclude-indices-base {config.exclude_indices_base}: must be 0 or 1")
     if config.out.suffix != ".h5":
         raise InputError(f"--out {config.out}: must end in .h5")
     if config.out.is_dir():

@@ -6,28 +6,54 @@ import numpy as np
 
 from curate.alignment import aligned_similarity
 from curate.copies import CopyThreshold
-from curate.leaks import ProtectedIndex
+from curate.leaks import Matches, ProtectedIndex
+
+WITH_A_LEAK = -1
 
 
-def group_duplicates(images: np.ndarray, descriptors: np.ndarray | None, threshold: CopyThreshold) -> np.ndarray:
+def group_duplicates(
+    images: np.ndarray,
+    descriptors: np.ndarray | None,
+    threshold: CopyThreshold,
+    leaked: np.ndarray | None = None,
+    workers: int | None = None,
+) -> np.ndarray:
     """For each row of `images` (uint8 (N, H, W, 3)) the row that represents its group, int64 (N,).
 
-    A row with no copy represents itself; a representative is the lowest row of its group. Pairs are found and verified
-    as leaks are, joined to connected components, and a component is then split so that every member was verified
-    against its representative: a chain of small changes does not make its two ends the same picture.
+    A row with no copy represents itself; a representative is the lowest row of its group. Rows that are `leaked` (bool
+    (N,)), copies of protected images, represent nothing: they are WITH_A_LEAK, and so is every row of a group that one
+    of them is a copy of a member of. `workers` threads change the speed and nothing else.
+    """
+    if len(images) < 2:
+        alone = np.arange(len(images))
+        return alone if leaked is None else np.where(leaked, WITH_A_LEAK, alone)
+    pairs = ProtectedIndex(images, threshold, workers).search(images, descriptors, within=True)
+    return group_pairs(images, pairs, threshold, leaked)
+
+
+def group_pairs(
+    images: np.ndarray, pairs: Matches, threshold: CopyThreshold, leaked: np.ndarray | None = None
+) -> np.ndarray:
+    """As `group_duplicates`, from the verified pairs of a search within `images`.
+
+    Pairs are joined to connected components, and a component is then split so that every member was verified against
+    its representative: a chain of small changes does not make its two ends the same picture.
     """
     count = len(images)
-    representative = np.arange(count)
-    if count < 2:
-        return representative
-    pairs = ProtectedIndex(images, threshold).search(images, descriptors, within=True)
-    component = _components(count, pairs.query, pairs.protected)
+    leaked = np.zeros(count, bool) if leaked is None else leaked
+    representative = np.where(leaked, WITH_A_LEAK, np.arange(count))
+    a, b = pairs.query, pairs.protected
+    free = ~(leaked[a] | leaked[b])
+    component = _components(count, a[free], b[free])
     order = np.argsort(component, kind="stable")
     sizes = np.unique(component, return_counts=True)[1]
-    verified = set(zip(pairs.query.tolist(), pairs.protected.tolist(), strict=True))
+    verified = set(zip(a[free].tolist(), b[free].tolist(), strict=True))
     for members in np.split(order, np.cumsum(sizes)[:-1]):
         if len(members) > 1:
             _split(members, verified, images, pairs.typical, threshold.similarity, representative)
+    beside = np.unique(np.concatenate([a[leaked[b]], b[leaked[a]]]))  # rows that are a copy of a leak
+    groups = np.unique(representative[beside])
+    representative[np.isin(representative, groups)] = WITH_A_LEAK
     return representative
 
 

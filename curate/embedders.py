@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from curate.pretrained import open_onnx, open_timm
 from srood.errors import InputError
 
 BATCH = 256  # the forward pass's batch; fixed, so that results do not depend on how rows arrive
@@ -31,17 +32,35 @@ class Embedder:
 
 
 def open_embedder(spec: str) -> Embedder:
-    """``thumbnail``, or ``checkpoint:PATH`` for the penultimate features of an ID classifier (weights file or run).
+    """Open an embedder.
+
+    ``thumbnail`` needs no weights; ``checkpoint:PATH`` gives the penultimate features of an ID classifier (a weights
+    file or a run folder), ``onnx:PATH`` the output of any ONNX image model, ``timm:NAME`` the features of a timm model
+    with its pretrained weights.
 
     Raises:
-        InputError: no such embedder, or the checkpoint cannot be loaded.
+        InputError: no such embedder, or it cannot be loaded.
     """
     kind, _, argument = spec.partition(":")
     if kind == "thumbnail" and not argument:
         return Embedder("thumbnail", "thumbnail-1", lambda images: Embeddings(thumbnail(images)))
     if kind == "checkpoint" and argument:
         return _open_checkpoint(Path(argument))
-    raise InputError(f"--embedder {spec}: no such embedder; one of thumbnail, checkpoint:PATH")
+    if kind == "onnx" and argument:
+        return _from_features("onnx", *open_onnx(Path(argument)))
+    if kind == "timm" and argument:
+        return _from_features(spec, *open_timm(argument))
+    raise InputError(f"--embedder {spec}: no such embedder; one of thumbnail, checkpoint:PATH, onnx:PATH and timm:NAME")
+
+
+def _from_features(name: str, features: Callable[[np.ndarray], np.ndarray], fingerprint: str) -> Embedder:
+    def embed(images: np.ndarray) -> Embeddings:
+        vectors = features(images)
+        if not np.isfinite(vectors).all():
+            raise InputError(f"--embedder {name}: gives values that are not finite; use another model")
+        return Embeddings(unit_length(vectors))
+
+    return Embedder(name, fingerprint, embed)
 
 
 def thumbnail(images: np.ndarray) -> np.ndarray:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curate import semantics, sources
+from curate import exclusions, semantics, sources
 from curate.config import BuildConfig
 from curate.embedders import Embedder, open_embedder
 from curate.record import versions
-from srood import datasets, manifests, outliers
+from srood import datasets, outliers
 from srood.errors import InputError
 
 
@@ -50,8 +50,9 @@ def resolve_inputs(config: BuildConfig) -> Inputs:
     id_test = datasets.resolve(test_spec) if test_spec else None
     named = [] if "none" in config.protect else [id_train] + ([id_test] if id_test else [])
     named += [datasets.resolve(spec) for spec in config.protect if spec != "none"]
-    corpus = sources.open_corpus(config.source, config.size)
-    labels = _exclusions(config, corpus)
+    left_out = (config.exclude_indices, config.exclude_indices_base)
+    corpus = sources.open_corpus(config.source, config.size, config.source_license, *left_out)
+    labels = _exclusions(config, corpus, id_train)
     embedder = open_embedder(config.embedder)
     recipe = {
         "config": config.recorded(),
@@ -71,25 +72,26 @@ def hash_of(recipe: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
-def _exclusions(config: BuildConfig, corpus: sources.Corpus) -> ExcludedLabels:
-    packaged = manifests.find("exclusions", config.id)
-    known = semantics.match_labels(corpus.class_names, semantics.load_exclusions(packaged)) if packaged else {}
+def _exclusions(config: BuildConfig, corpus: sources.Corpus, id_train: datasets.ImageSource) -> ExcludedLabels:
+    text, lines = "", tuple[str, ...]()
+    try:
+        found, text, lines = exclusions.load_for(config.id, id_train.class_names)
+        semantics.check_applicable(corpus.class_names, found, corpus.name, require_match=False)
+    except InputError as error:
+        lines = (f"no label was excluded: {error}",)
+        known = {}
+    else:
+        known = semantics.match_labels(corpus.class_names, found)
     if config.exclude_labels == "none":
         return ExcludedLabels({}, known)
     if config.exclude_labels == "auto":
-        if packaged is None:
-            return ExcludedLabels({}, {}, note=f"no label exclusions are known for {config.id}: no label was excluded")
-        try:
-            exclusions = semantics.load_exclusions(packaged)
-            semantics.check_applicable(corpus.class_names, exclusions, corpus.name, require_match=False)
-        except InputError as error:
-            return ExcludedLabels({}, {}, note=f"no label was excluded: {error}")
-        return ExcludedLabels(known, known, outliers.file_sha256(packaged))
+        file_sha256 = hashlib.sha256(text.encode()).hexdigest() if known else ""
+        return ExcludedLabels(known, known, file_sha256, "; ".join(lines))
     path = Path(config.exclude_labels)
-    exclusions = semantics.load_exclusions(path)
-    semantics.check_applicable(corpus.class_names, exclusions, corpus.name)
-    matched = semantics.match_labels(corpus.class_names, exclusions)
-    unmatched = semantics.unmatched_entries(corpus.class_names, exclusions)
+    given = semantics.load_exclusions(path)
+    semantics.check_applicable(corpus.class_names, given, corpus.name)
+    matched = semantics.match_labels(corpus.class_names, given)
+    unmatched = semantics.unmatched_entries(corpus.class_names, given)
     few = 0 < len(unmatched) < 20  # a long list is for many corpora
     note = f"{path}: no label of the corpus is {', '.join(unmatched)}" if few else ""
     return ExcludedLabels(matched, known or matched, outliers.file_sha256(path), note)

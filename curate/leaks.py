@@ -7,6 +7,7 @@ verified on aligned pixels. Candidates are many and cheap, verification decides.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -32,7 +33,8 @@ CALIBRATION_COPIES = 150  # of each kind
 CALIBRATION_PAIRS = 1000  # images whose most similar different image is looked for
 CALIBRATION_RECALL = 0.96
 CALIBRATION_DIFFERENT = 0.02  # ID sets repeat themselves, CIFAR-10 for one
-LIMITS = (0.8, 0.862)  # the upper one flags about 470 test images of CIFAR-10 as copies of train images
+CALIBRATION_LEAST = 0.9  # in a set full of copies the most alike are no different pictures: keep this much recall
+LIMITS = (0.8, 0.856)  # the upper one flags about 485 test images of CIFAR-10 as copies of train images
 
 _BLOCK = 1024  # queries searched at once
 _CHUNK = 64  # queries verified at once by one thread
@@ -44,7 +46,8 @@ class Matches:
 
     `query`, `protected` int64 (M,) row numbers; `similarity` float32 (M,); `kind` (M,) "exact" (the same shape and
     pixels) or "near". For each query, float32 (Q,): `typical`, the correlation it reaches with different pictures, and
-    `largest_left`, the largest similarity below the threshold among its candidates, 0 where there is none.
+    `largest_left`, the largest similarity below the threshold among its candidates, 0 where there is none; and the row
+    that has it, `nearest_left` int64 (Q,), -1 where there is none.
     """
 
     query: np.ndarray
@@ -53,6 +56,7 @@ class Matches:
     kind: np.ndarray
     typical: np.ndarray
     largest_left: np.ndarray
+    nearest_left: np.ndarray
 
 
 class ProtectedIndex:
@@ -73,16 +77,30 @@ class ProtectedIndex:
     def __len__(self) -> int:
         return len(self._templates)
 
-    def search(self, images: np.ndarray, descriptors: np.ndarray | None = None, *, within: bool = False) -> Matches:
+    @property
+    def images(self) -> np.ndarray:
+        """The protected images, uint8 (P, H, W, 3)."""
+        return self._images
+
+    def search(
+        self,
+        images: np.ndarray,
+        descriptors: np.ndarray | None = None,
+        *,
+        within: bool = False,
+        advance: Callable[[int], object] | None = None,
+    ) -> Matches:
         """The protected images that each of `images` (uint8 (Q, H, W, 3)) repeats.
 
         `descriptors` are those of `copy_descriptor(images)` if they are known already. With `within` the images are
-        the protected images themselves, and no row is matched with itself.
+        the protected images themselves, and no row is matched with itself. `advance` is told how many queries are
+        done, block by block.
         """
         if descriptors is None:
             descriptors = copy_descriptor(images)
         typical = np.zeros(len(images), np.float32)
         largest_left = np.zeros(len(images), np.float32)
+        nearest_left = np.full(len(images), -1)
         pairs = [_Pairs.none()]
         for start in range(0, len(images), _BLOCK):
             rows = slice(start, min(start + _BLOCK, len(images)))
@@ -90,11 +108,15 @@ class ProtectedIndex:
             block.query += start
             left = (block.similarity < self.threshold.similarity) & ~block.exact
             np.maximum.at(largest_left, block.query[left], block.similarity[left])
+            nearest = left & (block.similarity == largest_left[block.query])
+            np.maximum.at(nearest_left, block.query[nearest], block.row[nearest])
             pairs.append(block.where(~left))
+            if advance:
+                advance(rows.stop - rows.start)
         found = _Pairs.joined(pairs)
         found = found.where(np.lexsort((found.row, -found.similarity, ~found.exact, found.query)))
         kind = np.where(found.exact, "exact", "near")
-        return Matches(found.query, found.row, found.similarity, kind, typical, largest_left)
+        return Matches(found.query, found.row, found.similarity, kind, typical, largest_left, nearest_left)
 
     def _search_block(self, images: np.ndarray, descriptors: np.ndarray, own: int | None) -> tuple[_Pairs, np.ndarray]:
         """The pairs of a block worth naming, query rows counted from its start, and each query's typical correlation.
@@ -102,39 +124,47 @@ class ProtectedIndex:
         `own` is the protected row of the block's first image when the queries are protected images themselves.
         """
         candidates = self._candidates(descriptors, CANDIDATES if own is None else CANDIDATES_WITHIN)
-        same = [np.array(self._rows_of.get(digest, ()), np.int64) for digest in pixel_sha256(images)]
+        same, mirrored = self._equal(images), self._equal(images[:, :, ::-1])
         small = canonical(images)
 
         def verify(first: int) -> list[tuple[np.ndarray, ...]]:
             out = []
             for few in range(first, min(first + _CHUNK, len(small)), alignment.FEW):
                 for k, window in enumerate(alignment.windows(small[few : few + alignment.FEW]), few):
-                    rows = np.union1d(candidates[k], same[k])
+                    rows = np.unique(np.concatenate([candidates[k], same[k], mirrored[k]]))
                     if own is not None:
                         rows = rows[rows != own + k]
-                    out.append(self._verify(window, rows, same[k]))
+                    out.append(self._verify(window, rows, same[k], mirrored[k]))
             return out
 
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(self.workers) as pool:
             parts = [x for chunk in pool.map(verify, range(0, len(images), _CHUNK)) for x in chunk]
-        row, value, place, scale, exact = (np.concatenate([part[k] for part in parts]) for k in range(5))
-        typical = np.concatenate([part[5] for part in parts])
+        row, value, place, scale, exact, equal = (np.concatenate([part[k] for part in parts]) for k in range(6))
+        typical = np.concatenate([part[6] for part in parts])
         query = np.repeat(np.arange(len(images)), [len(part[0]) for part in parts])
         colour = alignment.colour_correlation(small[query], self._small(row), place, scale)
         score = alignment.similarity(value, colour, typical[query])
-        return _Pairs(query, row, np.where(exact, np.float32(1), score), exact), typical
+        return _Pairs(query, row, np.where(equal, np.float32(1), score), exact), typical
 
-    def _verify(self, window: np.ndarray, rows: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, ...]:
-        """(rows, correlation, place, scale, exact) of the promising candidates of one query, and its typical one."""
+    def _equal(self, images: np.ndarray) -> list[np.ndarray]:
+        """The rows with the pixels of each image: whatever correlation makes of plain pictures, these are copies."""
+        return [np.array(self._rows_of.get(digest, ()), np.int64) for digest in pixel_sha256(images)]
+
+    def _verify(
+        self, window: np.ndarray, rows: np.ndarray, same: np.ndarray, mirrored: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """Of the promising candidates of one query (rows, correlation, place, scale, same pixels, same pixels or
+        mirrored ones), and its typical correlation."""
         coarse = alignment.correlate(window, self._templates[rows, : alignment.COARSE])
         rank = min(TYPICAL_RANK, len(rows))
         typical = np.partition(coarse, -rank)[-rank:][:1] if rank == TYPICAL_RANK else np.zeros(1, np.float32)
         exact = np.isin(rows, same)
-        promising = exact | (coarse >= PROMISING)
+        equal = exact | np.isin(rows, mirrored)
+        promising = equal | (coarse >= PROMISING)
         if len(rows):
             promising[coarse.argmax()] = True
         rows = rows[promising]
-        return rows, *alignment.align(window, self._templates[rows]), exact[promising], typical
+        return rows, *alignment.align(window, self._templates[rows]), exact[promising], equal[promising], typical
 
     def _small(self, rows: np.ndarray) -> np.ndarray:
         return canonical(self._images[rows])
@@ -178,13 +208,20 @@ class _Pairs:
         return cls(*(np.concatenate([getattr(p, k) for p in parts]) for k in ("query", "row", "similarity", "exact")))
 
 
+def calibration_sample(images: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """`count` of `images`, all where there are fewer, drawn by `seed`: what to calibrate on in place of a whole set."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 0xCA1]))
+    return images[rng.permutation(len(images))[:count]]
+
+
 def calibrate_copies(images: np.ndarray, seed: int = 0, workers: int | None = None) -> CopyThreshold:
     """The similarity from which two pictures are the same, from synthetic copies of `images` and pairs of them.
 
     Of `images` (uint8 (N, H, W, 3), all different pictures as far as is known; some thousand are enough) a seeded
     sample is copied in every way of COPIES and searched among all. The threshold is the similarity that
     CALIBRATION_RECALL of these copies reach, kept within LIMITS, unless more than CALIBRATION_DIFFERENT of the images
-    would then be taken for a copy of another one; it rises until they are not.
+    would then be taken for a copy of another one; it rises until they are not, or until CALIBRATION_LEAST of the copies
+    are found: a set may be full of copies.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0xC0B1]))
     every = CopyThreshold(-1.0, {}, 0.0, len(images), seed, {})
@@ -203,7 +240,8 @@ def calibrate_copies(images: np.ndarray, seed: int = 0, workers: int | None = No
 
     copies = np.concatenate(list(reached.values()))
     threshold = float(np.clip(np.quantile(copies, 1 - CALIBRATION_RECALL), *LIMITS))
-    threshold = max(threshold, float(np.quantile(different, 1 - CALIBRATION_DIFFERENT)))
+    most = max(LIMITS[1], float(np.quantile(copies, 1 - CALIBRATION_LEAST)))
+    threshold = max(threshold, min(most, float(np.quantile(different, 1 - CALIBRATION_DIFFERENT))))
     threshold = min(round(threshold, 3), 0.99)
     grid = np.round(np.linspace(0, 1, 101), 2)
     return CopyThreshold(

@@ -60,19 +60,27 @@ def _showing(labels: np.ndarray, showing_id: dict[int, str]) -> int:
     return int(np.isin(labels, np.fromiter(showing_id, np.int64, len(showing_id))).sum())
 
 
-def contamination(tally: Tally, kept: np.ndarray, showing_id: dict[int, str]) -> dict[str, Any]:
+def measured_contamination(
+    tally: Tally, kept: np.ndarray, showing_id: dict[int, str]
+) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
     """Share of labelled rows whose label shows an ID class, in the corpus and among the kept rows.
 
-    None where labels say nothing: no labels, or none of them is known to show an ID class.
+    None where labels say nothing: no labels, or none of them is known to show an ID class. Beside the shares, the
+    counts that they are of: rows showing an ID class, rows with a label.
     """
     labelled = int((kept >= 0).sum())
     known = bool(showing_id) and tally.labelled["rows"] > 0
-    return {
+    counts = {
+        "corpus": (tally.labelled["showing_id"], tally.labelled["rows"]),
+        "kept": (_showing(kept, showing_id), labelled),
+    }
+    shares = {
         "measured_by": "labels" if known else None,
         "corpus": round(tally.labelled["showing_id"] / tally.labelled["rows"], 6) if known else None,
         "kept": round(_showing(kept, showing_id) / labelled, 6) if known and labelled else None,
         "labelled_rows_kept": labelled,
     }
+    return shares, counts
 
 
 def versions() -> dict[str, str]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from curate import leaks, neighbours
+from curate import contamination, idness, leaks, neighbours
 from curate.config import BuildConfig
-from curate.embedders import Embedder
+from curate.embedders import Embedder, Embeddings
+from curate.evidence import Batch
 from curate.inputs import Inputs
 from curate.workspace import Workspace
 from srood import datasets
@@ -26,11 +27,43 @@ class Reference:
     protected: leaks.ProtectedIndex | None
     copies: leaks.CopyThreshold
     id_index: neighbours.IdIndex
-    id_threshold: neighbours.IdThreshold
+    id_classes: idness.IdClasses
+    id_recall: float
+    held_out_rows: idness.Measured  # held-out ID images
+    protected_keys: tuple[str, ...] = ()
+    id_scale: idness.IdScale | None = None  # both are known once the corpus has been seen
+    held_out_id_ness: np.ndarray | None = None
+    corpus_id_ness: np.ndarray | None = None  # before any row was dropped for it
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Similarities of held-out ID images to the nearest ID training image, float32 (H,)."""
+        return self.held_out_rows.similarity
+
+    @property
+    def id_threshold(self) -> idness.IdThreshold:
+        """The threshold on ID-ness that catches the share of held-out ID images that was asked for."""
+        assert self.held_out_id_ness is not None, "calibrate_id comes first"
+        return idness.calibrate(self.held_out_id_ness, self.id_recall)
+
+    def calibrate_id(self, corpus: idness.Measured) -> np.ndarray:
+        """Put ID-ness on its scale with the rows of the corpus; return theirs, float32 (N,)."""
+        self.id_scale, self.held_out_id_ness = idness.IdScale.calibrate(self.id_classes, corpus, self.held_out_rows)
+        self.corpus_id_ness = self.id_scale.score(corpus)
+        return self.corpus_id_ness
+
+    def protected_batch(self) -> Batch | None:
+        """The protected images with their keys, to be shown; None where nothing is protected."""
+        return Batch(self.protected_keys, self.protected.images) if self.protected else None
 
     def release_protected(self) -> None:
         """Free the index of protected images, the largest thing in memory, once the corpus has been searched."""
         self.protected = None
+
+    def estimate_contamination(self, kept: np.ndarray, seed: int) -> dict[str, contamination.Share] | None:
+        """The share of rows that show an ID class, from the ID-ness of the rows that were `kept` and of all."""
+        assert self.corpus_id_ness is not None and self.held_out_id_ness is not None, "calibrate_id comes first"
+        return contamination.estimate(self.corpus_id_ness, self.held_out_id_ness, kept, seed)
 
 
 def prepare_reference(config: BuildConfig, inputs: Inputs, work: Workspace, console: Console) -> Reference:
@@ -48,7 +81,8 @@ def prepare_reference(config: BuildConfig, inputs: Inputs, work: Workspace, cons
 
         rng = np.random.default_rng(np.random.SeedSequence([config.seed, 0xCA1]))
         task = progress.add_task("calibrate the copy threshold", total=None, note="")
-        copies = leaks.calibrate_copies(_draw(train.images, config.calibration_images, rng), config.seed)
+        sample = leaks.calibration_sample(train.images, config.calibration_images, config.seed)
+        copies = leaks.calibrate_copies(sample, config.seed)
         progress.update(task, note=f"similarity {copies.similarity}")
 
         stored = work.read("id")
@@ -60,34 +94,37 @@ def prepare_reference(config: BuildConfig, inputs: Inputs, work: Workspace, cons
                 cut = max(1, int(HELD_OUT * len(order)))
                 held_out, rest = train.images[order[:cut]], train.images[np.sort(order[cut:])]
                 labels = train.labels[np.sort(order[cut:])]
-            vectors = _embed_all(inputs.embedder, rest, progress, "embed ID images")
-            held_vectors = _embed_all(inputs.embedder, held_out, progress, "embed held-out ID images")
+            vectors = _embed_all(inputs.embedder, rest, progress, "embed ID images").vectors
+            held = _embed_all(inputs.embedder, held_out, progress, "embed held-out ID images")
             index = neighbours.IdIndex(vectors, labels)
-            stored = {"vectors": vectors, "labels": labels, "held_out": index.nearest(held_vectors)[0]}
+            stored = {"vectors": vectors, "labels": labels, "held_similarity": index.nearest(held.vectors)[0]}
+            stored |= {"held_vectors": held.vectors.astype(np.float16)}  # as the corpus's are stored
+            stored |= {} if held.energy is None else {"held_energy": held.energy}
             work.write("id", stored)
             del held_out, rest
         else:
             index = neighbours.IdIndex(stored["vectors"], stored["labels"])
 
         protected = None
+        keys: list[str] = []
         if inputs.protected:
             task = progress.add_task("index protected images", total=None, note="")
             names = [source.spec for source in inputs.protected]
             stacked = np.concatenate([loaded[spec].images for spec in dict.fromkeys(names)])
+            keys = [key for spec in dict.fromkeys(names) for key in loaded[spec].keys]
             del train, loaded  # the index keeps the images itself
             protected = leaks.ProtectedIndex(stacked, copies)
             progress.update(task, completed=len(stacked))
-    return Reference(protected, copies, index, neighbours.calibrate(stored["held_out"], config.resolved_id_recall()))
+    held_out_rows = idness.Measured(stored["held_vectors"], stored["held_similarity"], stored.get("held_energy"))
+    classes = idness.IdClasses.fit(stored["vectors"], stored["labels"])
+    return Reference(protected, copies, index, classes, config.resolved_id_recall(), held_out_rows, tuple(keys))
 
 
-def _draw(array: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    return array[rng.permutation(len(array))[:count]]
-
-
-def _embed_all(embedder: Embedder, array: np.ndarray, progress: Any, description: str) -> np.ndarray:
+def _embed_all(embedder: Embedder, array: np.ndarray, progress: Any, description: str) -> Embeddings:
     task = progress.add_task(description, total=len(array), note="")
-    vectors = []
+    parts = []
     for start in range(0, len(array), 1024):
-        vectors.append(embedder.embed(array[start : start + 1024]).vectors)
-        progress.advance(task, len(vectors[-1]))
-    return np.concatenate(vectors)
+        parts.append(embedder.embed(array[start : start + 1024]))
+        progress.advance(task, len(parts[-1].vectors))
+    energy = None if parts[0].energy is None else np.concatenate([p.energy for p in parts if p.energy is not None])
+    return Embeddings(np.concatenate([part.vectors for part in parts]), energy)

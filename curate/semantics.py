@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Exclusions:
     ambiguous: phrases that also mean something that is not excluded.
     not_words: phrases that never count by themselves.
     own_words: phrase -> ID class, for phrases that the file gives without a WNID. They count for every label.
+    doubtful: WNID -> why it may not show the class after all; it is excluded, and the reason says so.
     """
 
     source: str
@@ -38,6 +39,7 @@ class Exclusions:
     ambiguous: frozenset[str]
     not_words: frozenset[str]
     own_words: Mapping[str, str]
+    doubtful: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_exclusions(path: str | Path) -> Exclusions:
@@ -45,8 +47,8 @@ def load_exclusions(path: str | Path) -> Exclusions:
 
     Accepted forms:
 
-    - what tools/make_exclusions.py writes: a mapping with `synsets` (ID class -> {WNID: words}) and perhaps
-      `roots`, `ambiguous` and `not_words`;
+    - what tools/make_exclusions.py and `curate exclusions --out` write: a mapping with `synsets` (ID class -> {WNID:
+      words}) and perhaps `roots`, `ambiguous`, `not_words`, `words` (ID class -> phrases) and `doubtful` (WNID -> why);
     - YAML (.yaml, .yml): a list of labels or WNIDs, or a mapping of ID class -> such a list;
     - any other file name: text, one label or WNID a line; empty lines and lines from # on are skipped.
 
@@ -71,7 +73,7 @@ def load_exclusions(path: str | Path) -> Exclusions:
         lines = (line.strip() for line in text.splitlines())
         content = [line for line in lines if line and not line.startswith("#")]
     if isinstance(content, dict) and "synsets" in content:
-        return from_synsets(path, content)
+        return from_synsets(str(path), content)
     if isinstance(content, list):
         content = {"excluded": content}
     if not isinstance(content, dict) or not content:
@@ -79,13 +81,16 @@ def load_exclusions(path: str | Path) -> Exclusions:
     return from_lists(path, content)
 
 
-def from_synsets(path: Path, content: dict[str, Any]) -> Exclusions:
+def from_synsets(path: str, content: dict[str, Any]) -> Exclusions:
     """Exclusions from the form with `synsets`; raises InputError for anything malformed."""
     wnids: dict[str, tuple[str, str]] = {}
     words: dict[str, list[str]] = {}
     synset_words: dict[str, frozenset[str]] = {}
     root_words: set[str] = set()
-    if not isinstance(content["synsets"], dict) or not content["synsets"]:
+    own = content.get("words") or {}
+    if not isinstance(own, dict) or not all(isinstance(entry, list) for entry in own.values()):
+        raise InputError(f"{path}: `words` must map ID classes to lists of words")
+    if not isinstance(content["synsets"], dict) or not (content["synsets"] or own):
         raise InputError(f"{path}: `synsets` must map ID classes to synsets: `cat: {{n02123045: tabby}}`")
     roots = root_ids(path, content.get("roots", {}))
     for label, synsets in content["synsets"].items():
@@ -102,18 +107,21 @@ def from_synsets(path: Path, content: dict[str, Any]) -> Exclusions:
             if wnid in roots:
                 root_words |= synset_words[wnid]
     return Exclusions(
-        source=str(path),
+        source=path,
         wnids=wnids,
         words={phrase: tuple(dict.fromkeys(meanings)) for phrase, meanings in words.items()},
         synset_words=synset_words,
         root_words=frozenset(root_words),
         ambiguous=word_set(path, content, "ambiguous"),
         not_words=word_set(path, content, "not_words"),
-        own_words={},
+        own_words={
+            phrase: str(label) for label, entry in own.items() for word in entry for phrase in phrases(str(word))
+        },
+        doubtful={str(wnid): str(why) for wnid, why in (content.get("doubtful") or {}).items()},
     )
 
 
-def root_ids(path: Path, roots: Any) -> set[str]:
+def root_ids(path: str, roots: Any) -> set[str]:
     """The WNIDs that `roots` names."""
     try:
         return {root["wnid"] for entries in roots.values() for root in entries}
@@ -121,7 +129,7 @@ def root_ids(path: Path, roots: Any) -> set[str]:
         raise InputError(f"{path}: `roots` must map ID classes to lists of `{{wnid: n02121620}}`") from None
 
 
-def word_set(path: Path, content: dict[str, Any], field: str) -> frozenset[str]:
+def word_set(path: str, content: dict[str, Any], field: str) -> frozenset[str]:
     """The phrases of an optional field: a list, or a mapping whose values are reasons."""
     value = content.get(field) or []
     if not isinstance(value, (list, dict)) or not all(isinstance(word, str) for word in value):
@@ -196,7 +204,8 @@ def match_label(label: str, exclusions: Exclusions) -> str | None:
     found = WNID.search(label)
     if found and found.group() in exclusions.wnids:
         id_class, words = exclusions.wnids[found.group()]
-        return f"{id_class}: {found.group()} {words}".strip()
+        doubt = exclusions.doubtful.get(found.group())
+        return f"{id_class}: {found.group()} {words}".strip() + (f" ({doubt})" if doubt else "")
     readings = [singulars(phrase) for phrase in words_of(label)]
     for reading in readings:
         for phrase in reading:
@@ -215,7 +224,7 @@ def match_words(readings: list[list[str]], exclusions: Exclusions) -> str | None
             for wnid in exclusions.words.get(phrase, ()):
                 reason = f"{exclusions.wnids[wnid][0]}: {wnid} {phrase}"
                 if phrase not in exclusions.ambiguous:
-                    return reason
+                    return reason + (f" ({exclusions.doubtful[wnid]})" if wnid in exclusions.doubtful else "")
                 if phrase in exclusions.root_words or all(
                     exclusions.synset_words[wnid].intersection(other) for other in readings
                 ):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from curate.excluded_rows import REASON, ExcludedRows, read_excluded_rows
 from srood import datasets, manifests
 from srood.datasets import ImageSource, Row
 from srood.errors import InputError
+from srood.images import Unusable
 
 ENOUGH = 2.0  # a named source's later sets are left unread once the earlier ones hold this many rows per row asked for
 
@@ -25,24 +28,27 @@ class Corpus:
     label_offsets: tuple[int, ...]
     missing: tuple[dict[str, str], ...]
     unread: tuple[str, ...]
+    excluded_rows: ExcludedRows | None = None
 
     def num_rows(self) -> int:
         """Rows of all sets together."""
         return sum(source.num_rows() for source in self.sources)
 
     def describe(self) -> list[dict[str, Any]]:
-        """What the manifest records of each set: rows, revision, licence, citation and fingerprint."""
+        """What the manifest records of each set: rows, revision, licence, citation, fingerprint, and rows left out."""
+        left_out = self.excluded_rows
         return [
             {
                 "name": source.name,
                 "origin": source.origin,
                 "rows": source.num_rows(),
-                "revision": source.revision,
+                "revision": source.revision or "unknown",
                 "license": source.license,
                 "citation": source.citation,
                 "fingerprint": source.fingerprint(),
+                **({"excluded_rows": left_out.describe()} if left_out and left_out.source == number else {}),
             }
-            for source in self.sources
+            for number, source in enumerate(self.sources)
         ]
 
 
@@ -57,13 +63,26 @@ def set_spec(entry: dict[str, Any]) -> str:
     return entry["set"] + (f":{entry['split']}" if entry.get("split") else "")
 
 
-def open_corpus(specs: Sequence[str], size: int) -> Corpus:
-    """Resolve named sources and image specs.
+def open_corpus(
+    specs: Sequence[str],
+    size: int,
+    license: str | None = None,
+    exclude_indices: Path | None = None,
+    exclude_indices_base: int | None = None,
+) -> Corpus:
+    """Resolve named sources and image specs; what lies on the Hub is streamed rather than downloaded.
 
     A set of a named source that cannot be found is recorded as missing; a spec that was named itself must be found.
 
+    Args:
+        specs: named sources and image specs, in reading order.
+        size: rows wanted; later sets of a named source are left unread once there are enough.
+        license: recorded for sets of which none is known.
+        exclude_indices: text file of row numbers to leave out (see `curate.excluded_rows`).
+        exclude_indices_base: 0 or 1, what these count from.
+
     Raises:
-        InputError: a spec resolves nowhere, or none of a named source's sets can be found.
+        InputError: a spec resolves nowhere, none of a named source's sets can be found, or the list does not fit.
     """
     found: list[ImageSource] = []
     missing: list[dict[str, str]] = []
@@ -71,7 +90,7 @@ def open_corpus(specs: Sequence[str], size: int) -> Corpus:
     for spec in specs:
         entries = named_sets(spec)
         if entries is None:
-            found.append(datasets.resolve(spec))
+            found.append(datasets.resolve(spec, stream=True))
             continue
         of_this: list[ImageSource] = []
         for entry in entries:
@@ -80,19 +99,23 @@ def open_corpus(specs: Sequence[str], size: int) -> Corpus:
                 unread.append(inner)
                 continue
             try:
-                of_this.append(datasets.resolve(inner))
+                of_this.append(datasets.resolve(inner, stream=True))
             except InputError as error:
                 missing.append({"set": inner, "why": str(error)})
         if not of_this:
             reasons = " | ".join(entry["why"] for entry in missing)
             raise InputError(f"--source {spec}: none of its sets can be found. {reasons}")
         found += of_this
+    if license:
+        found = [replace(source, license=license) if source.license == "unknown" else source for source in found]
+    left_out = read_excluded_rows(exclude_indices, exclude_indices_base, found) if exclude_indices else None
     names: list[str] = []
     offsets = []
     for source in found:
         offsets.append(len(names))
         names += source.class_names
-    return Corpus("+".join(specs), tuple(found), tuple(names), tuple(offsets), tuple(missing), tuple(unread))
+    corpus = Corpus("+".join(specs), tuple(found), tuple(names), tuple(offsets), tuple(missing), tuple(unread))
+    return replace(corpus, excluded_rows=left_out)
 
 
 @dataclass(frozen=True)
@@ -108,9 +131,20 @@ class RawBatch:
 def raw_batches(
     corpus: Corpus, batch_rows: int, source: int = 0, start: int = 0, number: int = 0
 ) -> Iterator[RawBatch]:
-    """Batches of a fixed number of rows, never across two sets, from row `start` of set `source` on."""
+    """Batches of a fixed number of rows, never across two sets, from row `start` of set `source` on.
+
+    Rows that are to be left out stand in them without their data. A label that has no name is no label where other
+    sets' labels have names: the numbers would be taken for theirs.
+    """
+    left_out = corpus.excluded_rows
     for index in range(source, len(corpus.sources)):
+        known = len(corpus.sources[index].class_names) if corpus.class_names else None
         for rows in datasets.batched(corpus.sources[index].rows(start), batch_rows):
+            if left_out and left_out.source == index:
+                for row in left_out.among(start, len(rows)):
+                    rows[row] = replace(rows[row], data=Unusable(REASON))
+            if known is not None:
+                rows = [row if row.label < known else replace(row, label=-1) for row in rows]
             yield RawBatch(number, index, start, rows)
             number += 1
             start += len(rows)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from curate.audit import Audit
     from curate.build import BuildResult
 
 
@@ -71,7 +72,7 @@ def findings(manifest: dict[str, Any]) -> list[str]:
     id_filter = manifest["id_filter"]
     lines.append(
         f"ID-class filter: {id_filter['embedder']}, catches {id_filter['recall']:.0%} of held-out ID images "
-        f"(similarity {id_filter['similarity']:.4f} or more)"
+        f"(ID-ness {id_filter['id_ness']:.4f} or more)"
         if id_filter["recall"] > 0
         else "ID-class filter: off"
     )
@@ -81,6 +82,10 @@ def findings(manifest: dict[str, Any]) -> list[str]:
         lines.append(f"contamination by labels: {measured['corpus']:.2%} of the corpus, {kept} of the rows kept")
     else:
         lines.append("contamination: not measured (no corpus labels to tell)")
+    if estimated := (measured.get("estimated") or {}).get("kept"):
+        low, high = estimated["low"], estimated["high"]
+        interval = f"95 % interval {low:.1%} to {high:.1%}"
+        lines.append(f"contamination estimated from ID-ness: {estimated['point']:.1%} of the rows kept ({interval})")
     return lines
 
 
@@ -113,6 +118,62 @@ def print_manifest(file: Path, manifest: dict[str, Any]) -> None:
     for key, value in sorted(manifest["versions"].items()):
         table.add_row(f"version of {key}", value)
     console.print(table)
+
+
+def print_audit(found: Audit, written: list[Path]) -> None:
+    """What an audit found, its closest pairs, and where all are."""
+    from curate.audit_page import facts
+
+    console = _console()
+    table = _table("", "")
+    table.show_header = False
+    for name, value in facts(found):
+        table.add_row(name, value)
+    console.print(table, highlight=False)
+    closest = found.summary()["closest"]
+    if closest:
+        table = _table("similarity", "kind", "A", "B", right=("similarity",))
+        for pair in closest:
+            table.add_row(f"{pair['similarity']:.4f}", pair["kind"], pair["key_a"], pair["key_b"])
+        console.print(table)
+    for path in written:
+        console.print(f"wrote {path}", highlight=False, markup=False)
+    if not written:
+        console.print("nothing written: give --out pairs.parquet or --html report.html to see every pair")
+
+
+def print_exclusions(found: dict[str, Any], written: Path | None) -> None:
+    """What is excluded for each ID class, then which labels of a corpus, then those that deserve a look."""
+    console = _console()
+    table = _table("ID class", "synset", "words", "why", "WNIDs at or below", right=("WNIDs at or below",))
+    for entry in found["classes"]:
+        for number, root in enumerate(entry["synsets"] or [{"wnid": "", "words": "", "why": ""}]):
+            why = root["why"] or "by word only: " + ", ".join(entry["by_word"])
+            first = (entry["class"], f"{entry['wnids']:,}") if number == 0 else ("", "")
+            table.add_row(first[0], root["wnid"], root["words"], why, first[1])
+    console.print(f"{found['id']}: {found['source']}", highlight=False, markup=False)
+    console.print(table, highlight=False)
+    for entry in found["without"]:
+        console.print(f"left in: {entry['wnid']} {entry['words']} ({entry['why']})", highlight=False, markup=False)
+    corpus = found.get("corpus")
+    if corpus:
+        share = corpus["rows_excluded"] / max(1, corpus["rows"])
+        console.print(
+            f"{corpus['name']}: {len(corpus['excluded'])} of {corpus['labels']:,} labels would be excluded, "
+            f"{corpus['rows_excluded']:,} of {corpus['rows']:,} rows ({share:.1%})",
+            highlight=False,
+            markup=False,
+        )
+        for title, entries in (("excluded label", corpus["excluded"]), ("look at these", corpus["borderline"])):
+            table = _table(title, "rows", "why", right=("rows",))
+            for entry in entries:
+                table.add_row(entry["label"], f"{entry['rows']:,}", entry["why"])
+            if entries:
+                console.print(table, highlight=False)
+    for note in found["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    if written:
+        console.print(f"wrote {written}", highlight=False, markup=False)
 
 
 def print_sources(entries: dict[str, Any]) -> None:

@@ -1,8 +1,10 @@
-"""Image sets by name: a spec is resolved to files, and the files are read as rows.
+"""Image sets by name: a spec is resolved to a container of images, and its rows are read.
 
 A spec is ``NAME[:SPLIT]`` of a named set (manifests/datasets), ``hf://owner/repo[@revision][:split]``, a folder (class
-subfolders are labels), or a Parquet file. A named set is looked up in ``$SROOD_DATA/NAME/SPLIT*.parquet`` and then on
-the Hugging Face Hub. A spec is resolved before any work starts, and what resolves nowhere says where it was looked for.
+subfolders are labels), or a file: .parquet, .zip, .tar, .h5, .npy, .txt (a list of paths), or 80 Million Tiny Images'
+tiny_images.bin; srood.containers has a module for each. A named set is looked up in ``$SROOD_DATA/NAME/SPLIT*.parquet``
+and then on the Hugging Face Hub. A spec is resolved before any work starts, and what resolves nowhere says where it was
+looked for.
 """
 
 from __future__ import annotations
@@ -12,59 +14,24 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from srood import hub, images, manifests, parquet
+from srood.containers import Container, Row, open_container, parquet_file
 from srood.errors import InputError
-
-IMAGE_SUFFIXES = {
-    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
-}
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What manifests/datasets says of a named set."""
-
-    name: str
-    title: str
-    splits: dict[str, str]
-    hub_repo: str | None = None
-    hub_revision: str = "main"
-    image_column: str | None = None
-    label_column: str | None = None
-    id_splits: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = ()
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    license: str = "unknown"
-    citation: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One image of a set, not yet decoded: `key` says where it came from, `label` is -1 where there is none."""
-
-    key: str
-    data: images.Encoded
-    label: int
+from srood.named_sets import DatasetInfo, dataset_info
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A resolved spec: files that exist here, or on the Hub at a fixed commit, in a fixed order."""
+    """A resolved spec: images that exist here, or on the Hub at a fixed commit, in a fixed order."""
 
     spec: str
-    kind: str  # "parquet" or "folder"
-    files: tuple[parquet.ParquetPart, ...] | tuple[Path, ...]
+    container: Container
     origin: str  # for people: where the rows are read from
-    class_names: tuple[str, ...] = ()
-    columns: tuple[str | None, str | None] = (None, None)
     license: str = "unknown"
     citation: str = ""
     revision: str = ""
@@ -80,43 +47,39 @@ class ImageSource:
             return address.partition("@")[0] + (f":{split}" if split else "")
         return Path(os.path.abspath(self.spec)).name
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the labels; empty where labels are bare numbers or there are none."""
+        return self.container.class_names
+
     def num_rows(self) -> int:
         """Rows in the set; of files on the Hub only the footers are read, and once."""
-        if self.kind == "folder":
-            return len(self.files)
-        return sum(part.num_rows() for part in self.files if isinstance(part, parquet.ParquetPart))
+        return self.container.num_rows()
 
     def rows(self, start: int = 0) -> Iterator[Row]:
-        """All rows from row number `start`, in the order of the files.
+        """All rows from row number `start`, in the order of the files; those before are not decoded.
+
+        Keys begin with the set's name: ``cifar10:train#12``, ``archive.zip/dir/img.png``, ``file.npy#12``.
 
         Raises:
-            InputError: a file is not the Parquet it claims to be, or lacks a column of images.
+            InputError: a file cannot be read as what it claims to be.
         """
-        if self.kind == "folder":
-            root = Path(self.spec)
-            for path in self.files[start:]:
-                assert isinstance(path, Path)
-                relative = path.relative_to(root)
-                label = self.class_names.index(relative.parts[0]) if len(relative.parts) > 1 else -1
-                yield Row(f"{self.name}/{relative.as_posix()}", path, label)
-            return
-        for number, (data, label) in parquet.rows(self.files, self.columns, start, self.class_names):  # type: ignore[arg-type]
-            yield Row(f"{self.name}#{number}", data, label)
+        name = self.name
+        for row in self.container.rows(start):
+            yield Row(name + row.key, row.data, row.label)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over the content of the files (Parquet) or their names and sizes (folder)."""
-        digest = hashlib.sha256()
-        for entry in self.files:
-            if isinstance(entry, Path):
-                digest.update(f"{entry.relative_to(self.spec).as_posix()}\0{entry.stat().st_size}\n".encode())
-            else:
-                digest.update(entry.sha256().encode())
-        return digest.hexdigest()
+        """SHA-256 (hex) that changes when the rows do: over the content of files, or names and sizes in a folder."""
+        return self.container.fingerprint()
 
 
 @dataclass(frozen=True)
 class Images:
-    """A whole set, decoded: `images` (N, H, W, 3) uint8, `labels` (N,) int64 with -1 for none."""
+    """A whole set, decoded: `images` (N, H, W, 3) uint8, `labels` (N,) int64 with -1 for none.
+
+    Images that cannot be used are left out and counted in `skipped`; `rows` int64 (N,) and `keys` are the row numbers
+    and keys, in the set as it is read, of those that remain.
+    """
 
     spec: str
     images: np.ndarray
@@ -124,44 +87,15 @@ class Images:
     class_names: tuple[str, ...]
     fingerprint: str
     skipped: dict[str, int] = field(default_factory=dict)
-
-
-@cache
-def dataset_info(name: str) -> DatasetInfo | None:
-    """What is known of a named set, or None where there is no such name."""
-    path = manifests.find("datasets", name)
-    if path is None:
-        return None
-    entry: dict[str, Any] = manifests.read_yaml(path)
-    on_hub = entry.get("hub") or {}
-    columns = entry.get("columns") or {}
-
-    def triple(key: str) -> tuple[float, float, float] | None:
-        value = entry.get(key)
-        return (float(value[0]), float(value[1]), float(value[2])) if value else None
-
-    return DatasetInfo(
-        name=name,
-        title=entry.get("title", name),
-        splits=dict(entry.get("splits") or {}),
-        hub_repo=on_hub.get("repo"),
-        hub_revision=on_hub.get("revision") or "main",
-        image_column=columns.get("image"),
-        label_column=columns.get("label"),
-        id_splits=tuple(entry.get("id_splits") or ()),
-        class_names=tuple(str(c) for c in entry.get("classes") or ()),
-        mean=triple("mean"),
-        std=triple("std"),
-        license=str(entry.get("license") or "unknown"),
-        citation=str(entry.get("citation") or ""),
-    )
+    rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    keys: tuple[str, ...] = ()
 
 
 def id_specs(name: str) -> tuple[str, str | None]:
-    """Specs of the train and test images of an ID set: a named set, or a folder (its train/ and test/ if it has them).
+    """Specs of the train and test images of an ID set: a named set, a file, or a folder (its train/ and test/ if any).
 
     Raises:
-        InputError: neither a named ID set nor a folder.
+        InputError: neither a named ID set nor a folder or file.
     """
     info = dataset_info(name)
     if info is not None:
@@ -170,8 +104,11 @@ def id_specs(name: str) -> tuple[str, str | None]:
             raise InputError(f"--id {name}: has no train and test split to be an ID set; one of {', '.join(known)}")
         return f"{name}:{info.id_splits[0]}", f"{name}:{info.id_splits[1]}"
     root = Path(name)
+    if root.is_file():
+        return name, None
     if not root.is_dir():
-        raise InputError(f"--id {name}: neither a named set ({', '.join(manifests.names('datasets'))}) nor a folder")
+        named = ", ".join(manifests.names("datasets"))
+        raise InputError(f"--id {name}: neither a named set ({named}) nor a folder or file of images")
     for train, test in (("train", "test"), ("train", "val"), ("train", "valid")):
         if (root / train).is_dir() and (root / test).is_dir():
             return str(root / train), str(root / test)
@@ -181,32 +118,33 @@ def id_specs(name: str) -> tuple[str, str | None]:
     return str(root), None
 
 
-def resolve(spec: str) -> ImageSource:
+def resolve(spec: str, stream: bool = False) -> ImageSource:
     """Find the files of a spec, reading no images.
+
+    Args:
+        spec: an image spec (see the module).
+        stream: read large files of the Hub by row group as they are reached, instead of downloading them whole.
 
     Raises:
         InputError: the spec resolves nowhere; the message lists each place that was tried.
     """
     if spec.startswith("hf://"):
-        return _resolve_hub(spec)
+        return _resolve_hub(spec, stream)
     path = Path(spec)
-    if path.is_file() and path.suffix == ".parquet":
-        part = parquet.ParquetPart(path=path)
-        return ImageSource(spec, "parquet", (part,), "a local file", parquet.class_names([part], (None, None)))
-    if path.is_dir():
-        return _resolve_folder(spec, path)
-    if path.is_file():
-        raise InputError(f"{spec}: is not a Parquet file, a folder or a named set; other formats are not read yet")
+    if path.exists():
+        container = open_container(path)
+        origin = "a local folder" if path.is_dir() else "a local file"
+        return ImageSource(spec, container, origin, license=getattr(container, "license", "unknown"))
     name, _, split = spec.partition(":")
     info = dataset_info(name)
     if info is None:
         raise InputError(
             f"{spec}: no such file, folder or named set; named sets are {', '.join(manifests.names('datasets'))}"
         )
-    return _resolve_named(spec, info, split)
+    return _resolve_named(spec, info, split, stream)
 
 
-def _resolve_named(spec: str, info: DatasetInfo, split: str) -> ImageSource:
+def _resolve_named(spec: str, info: DatasetInfo, split: str, stream: bool) -> ImageSource:
     if not split:
         split = "test" if "test" in info.splits else next(iter(info.splits), "")
     if split not in info.splits:
@@ -219,10 +157,8 @@ def _resolve_named(spec: str, info: DatasetInfo, split: str) -> ImageSource:
         pattern = f"{info.name}/{split}*.parquet"
         local = tuple(parquet.ParquetPart(path=p) for p in sorted(Path(root).glob(pattern)))
         if local:
-            names = info.class_names or parquet.class_names(local, columns)
-            return ImageSource(
-                f"{info.name}:{split}", "parquet", local, f"$SROOD_DATA/{pattern}", names, columns, **common
-            )
+            container = parquet_file.open_parts(local, columns, info.class_names)
+            return ImageSource(f"{info.name}:{split}", container, f"$SROOD_DATA/{pattern}", **common)
         tried.append(f"$SROOD_DATA/{pattern} (no such file)")
     else:
         tried.append("$SROOD_DATA (not set)")
@@ -232,17 +168,10 @@ def _resolve_named(spec: str, info: DatasetInfo, split: str) -> ImageSource:
         try:
             found = hub.listing(info.hub_repo, info.hub_revision)
             remote = tuple(parquet.ParquetPart(remote=file) for file in hub.matching(found, info.splits[split]))
-            names = parquet.class_names(remote, columns)  # also asks whether the files may be read
-            return ImageSource(
-                f"{info.name}:{split}",
-                "parquet",
-                remote,
-                f"hf://{info.hub_repo}@{found.commit[:12]}",
-                info.class_names or names,
-                columns,
-                revision=found.commit,
-                **common,
-            )
+            # also asks whether the files may be read
+            container = parquet_file.open_parts(remote, columns, info.class_names, stream)
+            origin = f"hf://{info.hub_repo}@{found.commit[:12]}"
+            return ImageSource(f"{info.name}:{split}", container, origin, revision=found.commit, **common)
         except InputError as error:
             tried.append(str(error))
     raise InputError(f"{spec}: not found; tried {'; '.join(tried)}")
@@ -262,32 +191,16 @@ def place(spec: str) -> str:
     return f"not on the Hub; put {name}/SPLIT.parquet under $SROOD_DATA, or name a folder"
 
 
-def _resolve_hub(spec: str) -> ImageSource:
+def _resolve_hub(spec: str, stream: bool) -> ImageSource:
     address, _, split = spec.removeprefix("hf://").partition(":")
     repo, _, revision = address.partition("@")
     if repo.count("/") != 1:
         raise InputError(f"{spec}: is not hf://owner/repo[@revision][:split]")
     found = hub.listing(repo, revision or "main")
     parts = tuple(parquet.ParquetPart(remote=file) for file in hub.parquet_of(found, split))
-    names = parquet.class_names(parts, (None, None))
+    container = parquet_file.open_parts(parts, stream=stream)
     fixed = f"hf://{repo}@{found.commit}" + (f":{split}" if split else "")
-    return ImageSource(fixed, "parquet", parts, fixed, names, license=found.license, revision=found.commit)
-
-
-def _resolve_folder(spec: str, root: Path) -> ImageSource:
-    files: list[Path] = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        files += [Path(folder, name) for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-    if not files:
-        tables = sorted(root.glob("*.parquet"))
-        if tables:
-            parts = tuple(parquet.ParquetPart(path=p) for p in tables)
-            return ImageSource(spec, "parquet", parts, "a local folder", parquet.class_names(parts, (None, None)))
-        raise InputError(f"{spec}: the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}) and no Parquet")
-    files.sort(key=lambda path: path.relative_to(root).as_posix())
-    classes = sorted({p.relative_to(root).parts[0] for p in files if len(p.relative_to(root).parts) > 1})
-    return ImageSource(spec, "folder", tuple(files), "a local folder", tuple(classes))
+    return ImageSource(fixed, container, fixed, license=found.license, revision=found.commit)
 
 
 def load_images(spec: str, image_size: int | None = 32, workers: int | None = None) -> Images:
@@ -304,12 +217,18 @@ def load_images(spec: str, image_size: int | None = 32, workers: int | None = No
     source = resolve(spec)
     size = image_size or _native_size(source)
     arrays, labels, skipped = [], [], dict[str, int]()
+    numbers: list[np.ndarray] = []
+    keys: list[str] = []
+    read = 0
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         for batch in batched(source.rows(), 4096):
             decoded, reasons = images.decode_batch([row.data for row in batch], size, pool)
             good = np.array([reason is None for reason in reasons])
             arrays.append(decoded[good])
             labels += [row.label for row, reason in zip(batch, reasons, strict=True) if reason is None]
+            keys += [row.key for row, reason in zip(batch, reasons, strict=True) if reason is None]
+            numbers.append(read + np.flatnonzero(good))
+            read += len(batch)
             for reason in reasons:
                 if reason is not None:
                     skipped[reason] = skipped.get(reason, 0) + 1
@@ -318,7 +237,14 @@ def load_images(spec: str, image_size: int | None = 32, workers: int | None = No
     stacked = np.concatenate(arrays)
     pa.default_memory_pool().release_unused()  # the encoded images, as many bytes again
     return Images(
-        source.spec, stacked, np.array(labels, np.int64), source.class_names, content_fingerprint(stacked), skipped
+        source.spec,
+        stacked,
+        np.array(labels, np.int64),
+        source.class_names,
+        content_fingerprint(stacked),
+        skipped,
+        np.concatenate(numbers),
+        tuple(keys),
     )
 
 

@@ -6,26 +6,22 @@ read again without a network. Nothing here knows what is in the files.
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import io
 import json
 import os
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from srood.errors import InputError
+from srood.hub_errors import WAITS, explain, retry, unreachable
 
 TIMEOUT = 20.0  # seconds without an answer
-WAITS = (0.5, 1.0)  # seconds before the second and third try of a request; the client's own retries take 23 s in all
-TRY_AGAIN = {408, 429, 500, 502, 503, 504}
 COMMIT = re.compile(r"[0-9a-f]{40}")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -63,10 +59,10 @@ class HubFile:
         try:
             return Path(hf_hub_download(self.repo, self.name, repo_type="dataset", revision=self.commit))
         except Exception as error:
-            raise InputError(f"{self}: {_explain(error)}") from error
+            raise InputError(f"{self}: {explain(error)}") from error
 
-    def read(self, start: int, end: int) -> bytes:
-        """Bytes `start` to `end` (not included), by an HTTP range request.
+    def read(self, start: int, end: int, waits: Sequence[float] = WAITS) -> bytes:
+        """Bytes `start` to `end` (not included), by an HTTP range request; `waits` in seconds before further tries.
 
         Raises:
             InputError: the Hub does not give them.
@@ -81,25 +77,27 @@ class HubFile:
             response = get_session().get(url, headers=headers, timeout=TIMEOUT)
             hf_raise_for_status(response)
             content = bytes(response.content)
-            return content if response.status_code == 206 else content[start:end]  # 200: the range was ignored
+            if response.status_code != 206:
+                content = content[start:end]  # 200: the range was ignored
+            if len(content) != end - start:
+                raise ConnectionError(f"{len(content):,} bytes came for {end - start:,} asked for")
+            return content
 
         try:
-            content = _retry(request)
+            return retry(request, waits)
         except Exception as error:
-            raise InputError(f"{self}: {_explain(error)}") from error
-        if len(content) != end - start:
-            raise InputError(f"{self}: {len(content)} bytes came for {end - start} asked for; try again")
-        return content
+            raise InputError(f"{self}: {explain(error)}") from error
 
-    def open(self) -> io.RawIOBase:
-        """The file as a seekable stream that requests only the bytes that are read."""
-        return _RangeStream(self)
+    def open(self, waits: Sequence[float] = WAITS) -> io.RawIOBase:
+        """The file as a seekable stream that requests only the bytes that are read; `waits` as in `read`."""
+        return _RangeStream(self, waits)
 
 
 class _RangeStream(io.RawIOBase):
-    def __init__(self, file: HubFile) -> None:
+    def __init__(self, file: HubFile, waits: Sequence[float]) -> None:
         super().__init__()
         self.file = file
+        self.waits = waits
         self.position = 0
 
     def readable(self) -> bool:
@@ -119,7 +117,7 @@ class _RangeStream(io.RawIOBase):
         end = min(self.position + len(buffer), self.file.size)
         if end <= self.position:
             return 0
-        data = self.file.read(self.position, end)
+        data = self.file.read(self.position, end, self.waits)
         buffer[: len(data)] = data
         self.position = end
         return len(data)
@@ -150,12 +148,12 @@ def listing(repo: str, revision: str) -> Listing:
     if stored and COMMIT.fullmatch(revision):
         return stored
     try:
-        info = _retry(lambda: HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT))
+        info = retry(lambda: HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT))
     except Exception as error:
-        found = (stored or _snapshot(repo, revision)) if _unreachable(error) else None
+        found = (stored or _snapshot(repo, revision)) if unreachable(error) else None
         if found:
             return found
-        raise InputError(f"hf://{repo}@{revision}: {_explain(error)}") from error
+        raise InputError(f"hf://{repo}@{revision}: {explain(error)}") from error
     commit = info.sha or revision
     files = [
         HubFile(repo, commit, item.rfilename, item.size or 0, item.lfs.sha256 if item.lfs else None)
@@ -211,68 +209,6 @@ def _it_has(found: Listing) -> str:
     if not names:
         return f"it has no Parquet; the Hub's own conversion may be at hf://{found.repo}@refs/convert/parquet"
     return f"its Parquet files are {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
-
-
-def _retry(request: Callable[[], Result]) -> Result:
-    for wait in WAITS:
-        try:
-            return request()
-        except Exception as error:
-            if not _unreachable(error) or _is_offline(error):
-                raise
-        time.sleep(wait)
-    return request()
-
-
-def _status(error: BaseException) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _is_offline(error: BaseException) -> bool:
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    return isinstance(error, OfflineModeIsEnabled)
-
-
-def _unreachable(error: BaseException) -> bool:
-    """Whether the Hub did not answer (or failed to), rather than refuse."""
-    status = _status(error)
-    # a ValueError is about what was asked: a repository name that cannot be one, for instance
-    return status in TRY_AGAIN if status is not None else not isinstance(error, ValueError)
-
-
-def _explain(error: BaseException) -> str:
-    """One line: what is wrong, and what to do. It never holds the user's token."""
-    from huggingface_hub import errors, get_token
-
-    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-        return _explain(error.__cause__)  # "not in the cache either": what matters is why it was not downloaded
-    if isinstance(error, errors.GatedRepoError):
-        return "is gated; accept its terms on its page on the Hub and log in with `hf auth login`"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return "has no such revision; name a branch, a tag or a full commit"
-    # whoever is not logged in gets a 401 for a repository that does not exist
-    if isinstance(error, errors.RepositoryNotFoundError) or (_status(error) == 401 and not get_token()):
-        return "no such dataset repository, or it is private: check the name, or log in with `hf auth login`"
-    if _is_offline(error):
-        return "is not in the cache and HF_HUB_OFFLINE is set; unset it, or use local files"
-    if isinstance(error, errors.HFValidationError):
-        return "is not the name of a repository; give owner/name"
-    status = _status(error)
-    if status in (401, 403):
-        return f"the Hub refuses access (HTTP {status}); log in with `hf auth login`, or unset a wrong HF_TOKEN"
-    if status == 404:
-        return "no such file in the repository; check the revision"
-    if status == 429:
-        return "the Hub limits the rate of requests (HTTP 429); log in with `hf auth login`, or wait and try again"
-    if status is not None:
-        return f"the Hub fails (HTTP {status}); try again later, or use local files"
-    text = " ".join(str(error).split())[:160]
-    if "Bearer" in text or isinstance(error, UnicodeEncodeError):  # the client quotes a header that it cannot send
-        return "the token holds a character that cannot be sent; log in again with `hf auth login`, or unset HF_TOKEN"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-        return f"cannot be written into the Hub's cache ({text}); free it, or set HF_HOME to another folder"
-    return f"the Hub cannot be reached ({type(error).__name__}: {text}); check the network, or use local files"
 
 
 def _stored_at(repo: str, revision: str) -> Path:

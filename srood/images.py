@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,17 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit for a decompression bomb: a quarte
 MAX_ASPECT = 20  # beyond this the centre crop shows next to nothing of the image
 RESAMPLING = "bilinear, antialiased (Pillow), short side to the image size, then centre crop"
 
-Encoded = bytes | Path | np.ndarray
+MAX_BYTES = 64 << 20  # of one encoded image, or of one member of an archive once it is decompressed
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Stands for an image that its container could not or would not give; counted under `reason`."""
+
+    reason: str
+
+
+Encoded = bytes | Path | np.ndarray | Unusable
 
 
 class BadImage(Exception):
@@ -33,19 +45,20 @@ def decode(data: Encoded) -> Image.Image:
 
     Raises:
         BadImage: with the reason ``empty``, ``unreadable file``, ``not an image``, ``truncated or corrupt``,
-            ``too many pixels`` or ``unsupported mode``.
+            ``too many bytes``, ``too many pixels`` or ``unsupported mode``, or that of an `Unusable`.
     """
+    if isinstance(data, Unusable):
+        raise BadImage(data.reason)
     if isinstance(data, np.ndarray):
         if data.dtype != np.uint8 or data.ndim not in (2, 3) or (data.ndim == 3 and data.shape[2] not in (1, 3)):
             raise BadImage("unsupported mode")
         return Image.fromarray(data.squeeze(2) if data.ndim == 3 and data.shape[2] == 1 else data).convert("RGB")
     if isinstance(data, Path):
-        try:
-            data = data.read_bytes()
-        except OSError as error:
-            raise BadImage("unreadable file") from error
+        data = _read_file(data)
     if not data:
         raise BadImage("empty")
+    if len(data) > MAX_BYTES:
+        raise BadImage("too many bytes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of large images, which are checked here
         try:
@@ -67,6 +80,18 @@ def decode(data: Encoded) -> Image.Image:
             raise
         except Exception as error:
             raise BadImage("truncated or corrupt") from error
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would block, a device never end
+            raise BadImage("unreadable file")
+        if found.st_size > MAX_BYTES:
+            raise BadImage("too many bytes")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise BadImage("unreadable file") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -104,18 +129,27 @@ def fit(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def decode_to_size(data: Encoded, size: int) -> np.ndarray | str:
-    """One image as (size, size, 3) uint8, or the reason why it cannot be used."""
+def decode_to_size(data: Encoded, size: int, original: np.ndarray | None = None) -> np.ndarray | str:
+    """One image as (size, size, 3) uint8, or the reason why it cannot be used; `original` gets width and height."""
     try:
-        return np.asarray(fit(decode(data), size))
+        image = decode(data)
+        if original is not None:
+            original[:] = image.size
+        return np.asarray(fit(image, size))
     except BadImage as reason:
         return str(reason)
 
 
 def decode_batch(
-    batch: Sequence[Encoded], size: int, pool: Executor | None = None
+    batch: Sequence[Encoded], size: int, pool: Executor | None = None, originals: np.ndarray | None = None
 ) -> tuple[np.ndarray, list[str | None]]:
     """Decode many images, in order, on the threads of `pool` (Pillow decodes outside the GIL).
+
+    Args:
+        batch: N encoded images.
+        size: side of the images in pixels.
+        pool: threads; None decodes in the caller's.
+        originals: (N, 2) int, filled with width and height before resizing; 0 where an image is bad.
 
     Returns:
         images: (N, size, size, 3) uint8, black where an image is bad
@@ -126,7 +160,7 @@ def decode_batch(
 
     def decode_rows(start: int) -> None:
         for row in range(start, min(start + step, len(batch))):
-            result = decode_to_size(batch[row], size)
+            result = decode_to_size(batch[row], size, None if originals is None else originals[row])
             if isinstance(result, str):
                 reasons[row] = result
             else:

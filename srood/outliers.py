@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from srood.errors import InputError
+from srood.hdf5 import open_plain
 
 FORMAT = "srood-outliers"
 SCHEMA_VERSION = 1
@@ -36,11 +37,21 @@ def shard_name(manifest: Path, number: int, count: int) -> str:
     return f"{manifest.stem}-{number:05d}-of-{count:05d}.h5"
 
 
+def evidence_name(manifest: Path) -> str:
+    """File name of a set's evidence."""
+    return f"{manifest.stem}-evidence.h5"
+
+
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 
 def write_set(
-    out: Path, shards: Iterator[Mapping[str, np.ndarray]], count: int, manifest: dict[str, Any], scratch: Path
+    out: Path,
+    shards: Iterator[Mapping[str, np.ndarray]],
+    count: int,
+    manifest: dict[str, Any],
+    scratch: Path,
+    evidence: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write `count` shards and the manifest, verify them, and put them in place.
 
@@ -50,6 +61,7 @@ def write_set(
         count: number of shards; names depend on it.
         manifest: JSON-able description; ``format``, ``schema_version``, ``rows`` and ``shards`` are added here.
         scratch: folder on the same file system, in which the files are made.
+        evidence: arrays for a report on the set, of any lengths, in a file of their own; nothing else reads it.
 
     Returns:
         `out`.
@@ -65,10 +77,12 @@ def write_set(
         table.append({"file": path.name, "rows": rows, "bytes": path.stat().st_size, "sha256": file_sha256(path)})
         for problem in _row_problems(path):
             raise RuntimeError(f"{path}: {problem} right after it was written; check the disk")
+    described = [_write_evidence(scratch / evidence_name(out), evidence)] if evidence is not None else []
     document = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         "rows": sum(entry["rows"] for entry in table),
+        **({"evidence": described[0]} if described else {}),
         "shards": table,
         **manifest,
     }
@@ -76,7 +90,7 @@ def write_set(
     finished = scratch / out.name
     _write_h5(finished, {"manifest": np.bytes_(text)})
     remove_set(out)
-    for entry in table:
+    for entry in table + described:
         os.replace(scratch / entry["file"], out.parent / entry["file"])
     os.replace(finished, out)
     _sync_folder(out.parent)
@@ -84,10 +98,20 @@ def write_set(
 
 
 def remove_set(out: Path) -> None:
-    """Remove a manifest and its shards; the manifest first, so that no half of a set can be opened."""
+    """Remove a manifest, its shards and its evidence; the manifest first, so that no half of a set can be opened."""
     out.unlink(missing_ok=True)
+    (out.parent / evidence_name(out)).unlink(missing_ok=True)
     for path in out.parent.glob(f"{out.stem}-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].h5"):
         path.unlink()
+
+
+def _write_evidence(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    _write_h5(path, arrays)
+    with open_plain(path) as file:
+        for name, values in arrays.items():
+            if not np.array_equal(file[name][()], values, equal_nan=values.dtype.kind == "f"):
+                raise RuntimeError(f"{path}: '{name}' reads back otherwise right after it was written; check the disk")
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def _write_h5(path: Path, columns: Mapping[str, Any]) -> None:
@@ -174,7 +198,7 @@ class OutlierSet:
         for entry in self.manifest["shards"]:
             inside = np.flatnonzero((wanted >= first) & (wanted < first + entry["rows"]))
             if inside.size or result is None:
-                with _open_h5(self.path.parent / entry["file"]) as file:
+                with open_plain(self.path.parent / entry["file"]) as file:
                     if column not in file:
                         raise InputError(f"{self.path}: has no column '{column}'; it has {', '.join(sorted(file))}")
                     data = file[column]
@@ -203,7 +227,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such outlier set; make one with `curate build --out {path}`")
-    with _open_h5(path) as file:
+    with open_plain(path) as file:
         if "manifest" not in file:
             shard = " (it looks like a shard; name the manifest beside it)" if "image" in file else ""
             raise InputError(f"{path}: is not the manifest of an outlier set{shard}")
@@ -218,14 +242,15 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
             f"{path}: has schema version {document.get('schema_version')}, this srood reads {SCHEMA_VERSION}; "
             "use the srood that made it, or build the set again"
         )
-    for entry in document.get("shards", []):
+    evidence = [document["evidence"]] if document.get("evidence") else []
+    for entry in document.get("shards", []) + evidence:
         if Path(entry["file"]).name != entry["file"]:
-            raise InputError(f"{path}: names a shard outside its folder ({entry['file']}); do not use this file")
+            raise InputError(f"{path}: names a file outside its folder ({entry['file']}); do not use this file")
     return document
 
 
 def verify(path: str | Path) -> list[str]:
-    """Hash every shard and every row again.
+    """Hash every shard, every row and the evidence again.
 
     Returns:
         what differs, one line each; empty where everything agrees.
@@ -236,6 +261,7 @@ def verify(path: str | Path) -> list[str]:
     path = Path(path)
     manifest = read_manifest(path)
     problems = list(_shard_problems(path, manifest, check_hashes=True))
+    problems += _evidence_problems(path, manifest)
     for entry in manifest["shards"]:
         shard = path.parent / entry["file"]
         if shard.is_file():
@@ -257,8 +283,19 @@ def _shard_problems(path: Path, manifest: dict[str, Any], check_hashes: bool) ->
             yield f"{shard}: was altered (its SHA-256 is not the manifest's)"
 
 
+def _evidence_problems(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
+    entry = manifest.get("evidence")
+    if entry is None:
+        return
+    file = path.parent / entry["file"]
+    if not file.is_file():
+        yield f"{file}: the evidence of {path.name} is missing (training does not need it)"
+    elif file.stat().st_size != entry["bytes"] or file_sha256(file) != entry["sha256"]:
+        yield f"{file}: was altered (its SHA-256 is not the manifest's)"
+
+
 def _row_problems(shard: Path) -> Iterator[str]:
-    with _open_h5(shard) as file:
+    with open_plain(shard) as file:
         missing = [name for name in REQUIRED if name not in file]
         if missing:
             yield f"has no column {', '.join(missing)}"
@@ -272,16 +309,3 @@ def _row_problems(shard: Path) -> Iterator[str]:
             for offset, image in enumerate(file["image"][start : start + 4096]):
                 if pixel_sha256(image).encode() != stored[start + offset]:
                     yield f"row {start + offset}: the pixels do not match their SHA-256"
-
-
-def _open_h5(path: Path) -> h5py.File:
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as HDF5 ({str(error).splitlines()[0]})") from error
-    for name in file:  # a link elsewhere or a virtual dataset could read as zeros, or as another file's content
-        link = file.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink) or not isinstance(file[name], h5py.Dataset) or file[name].is_virtual:
-            file.close()
-            raise InputError(f"{path}: '{name}' is not a plain dataset; do not use this file")
-    return file

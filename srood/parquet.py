@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from srood import hub_errors
 from srood.errors import InputError
 from srood.hub import HubFile
 
@@ -21,6 +22,7 @@ Columns = tuple[str | None, str | None]  # image, label; None to find it
 IMAGE_NAMES = ("image", "img", "png", "jpg", "webp", "picture")
 LABEL_NAMES = ("label", "fine_label", "labels", "class", "cls")
 BATCH_ROWS = 256  # encoded images held at a time
+DOWNLOAD = 16 << 20  # bytes up to which a file is downloaded rather than streamed: one request, and kept
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,12 @@ class ParquetPart:
                 return open_parquet(self.remote.open(), str(self))
         assert path is not None
         return open_parquet(path, str(self))
+
+    def open_rows(self, stream: bool) -> pq.ParquetFile:
+        """The file to read rows from: by ranges if it is to be streamed and worth it, else on this machine."""
+        if stream and self.remote is not None and self.remote.size > DOWNLOAD and self.remote.cached() is None:
+            return open_parquet(self.remote.open(hub_errors.PATIENT), str(self))
+        return open_parquet(self.local(), str(self))
 
     @cached_property
     def footer(self) -> tuple[pq.FileMetaData, pa.Schema]:
@@ -82,17 +90,20 @@ def open_parquet(file: Path | io.RawIOBase, name: str) -> pq.ParquetFile:
         InputError: it cannot be read or is not Parquet.
     """
     try:
-        return pq.ParquetFile(file, pre_buffer=True)
-    except (OSError, pa.ArrowException) as error:
+        opened = pq.ParquetFile(file, pre_buffer=True)
+        _ = opened.schema_arrow.names  # text, which may be damaged too
+        return opened
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise _unreadable(name, error) from error
 
 
 def rows(
-    parts: Sequence[ParquetPart], columns: Columns, start: int = 0, names: Sequence[str] = ()
+    parts: Sequence[ParquetPart], columns: Columns, start: int = 0, names: Sequence[str] = (), stream: bool = False
 ) -> Iterator[tuple[int, tuple[bytes, int]]]:
     """Yield (row number over all parts, (encoded image, label)) from row `start` on; label -1 where there is none.
 
-    Files and row groups that lie before `start` are not read, and files on the Hub not downloaded.
+    Files and row groups that lie before `start` are not read, and files on the Hub not downloaded. With `stream` no
+    large file on the Hub is: its row groups are requested one by one as they are reached.
 
     Raises:
         InputError: a file cannot be read or lacks an image column.
@@ -103,7 +114,7 @@ def rows(
         if number < start and number + part.num_rows() <= start:
             number += part.num_rows()
             continue
-        with open_parquet(part.local(), str(part)) as file:
+        with part.open_rows(stream) as file:
             image_column, label_column = find_columns(file.schema_arrow, columns, part)
             groups: list[int] = []
             for group in range(file.num_row_groups):
@@ -118,7 +129,7 @@ def rows(
                 number += skip
                 batch = batch.slice(skip)
                 data = _image_bytes(batch.column(image_column))
-                labels = batch.column(label_column).to_pylist() if label_column else [None] * batch.num_rows
+                labels = _values(batch.column(label_column), part) if label_column else [None] * batch.num_rows
                 for item, label in zip(data, labels, strict=True):
                     index = indices.get(label, -1) if isinstance(label, str) else -1 if label is None else int(label)
                     yield number, (item, index)
@@ -129,8 +140,16 @@ def _batches(
     file: pq.ParquetFile, groups: list[int], columns: list[str], part: ParquetPart
 ) -> Iterator[pa.RecordBatch]:
     try:
-        yield from file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns)
-    except (OSError, pa.ArrowException) as error:
+        for group in groups:  # one at a time: of several, those to come would be read ahead into memory
+            yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise _unreadable(str(part), error) from error
+
+
+def _values(column: pa.Array, part: ParquetPart) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except ValueError as error:  # text that is no UTF-8
         raise _unreadable(str(part), error) from error
 
 
@@ -195,8 +214,11 @@ def class_names(parts: Sequence[ParquetPart], columns: Columns) -> tuple[str, ..
         return ()
     metadata = (schema.metadata or {}).get(b"huggingface")
     if metadata:
-        features: dict[str, Any] = json.loads(metadata).get("info", {}).get("features", {})
-        names = (features.get(label) or {}).get("names")
+        try:
+            features: dict[str, Any] = json.loads(metadata).get("info", {}).get("features", {})
+            names = (features.get(label) or {}).get("names")
+        except (ValueError, AttributeError) as error:
+            raise _unreadable(str(parts[0]), error) from error
         if names:
             return tuple(str(name) for name in names)
     if not _is_text(schema.field(label).type):
@@ -205,5 +227,5 @@ def class_names(parts: Sequence[ParquetPart], columns: Columns) -> tuple[str, ..
     for part in parts:
         with part.open() as file:
             for batch in _batches(file, list(range(file.num_row_groups)), [label], part):
-                values.update(value for value in batch.column(0).unique().to_pylist() if value is not None)
+                values.update(value for value in _values(batch.column(0).unique(), part) if value is not None)
     return tuple(sorted(values))

@@ -67,6 +67,8 @@ class _Failure:
     status: int | None
     times: int
     path: re.Pattern[str]
+    sent: int
+    headers: dict[str, str]
 
 
 def failure(status: int, code: str, message: str) -> Answer:
@@ -122,9 +124,19 @@ class HubServer:
         repo.refs[branch] = commit
         return repo
 
-    def fail_next(self, status: int | None = 500, times: int = 1, path: str = "") -> None:
-        """Answer the next requests whose path matches a regular expression with a status; None cuts the connection."""
-        self._failures.append(_Failure(status, times, re.compile(path)))
+    def fail_next(
+        self,
+        status: int | None = 500,
+        times: int = 1,
+        path: str = "",
+        sent: int = 0,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Answer the next requests whose path matches a regular expression with a status and headers.
+
+        None cuts the connection, before the answer or after so many bytes of it.
+        """
+        self._failures.append(_Failure(status, times, re.compile(path), sent, headers or {}))
 
     def take_failure(self, path: str) -> _Failure | None:
         for planned in self._failures:
@@ -260,6 +272,21 @@ class HubServer:
         return ranged(self.blobs[digest], handler.range, {"ETag": f'"{digest}"', "Accept-Ranges": "bytes"})
 
 
+def point_client_at(server: HubServer, home: Path, monkeypatch: Any) -> None:
+    """What HF_ENDPOINT and HF_HOME do, which the client reads only when it is imported."""
+    from huggingface_hub import constants, file_download
+
+    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+    template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)  # before 1.0
+    monkeypatch.setattr(constants, "HF_HOME", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SROOD_DATA"):
+        monkeypatch.delenv(name, raising=False)
+
+
 REPO = r"(?P<repo>[^/]+/[^/]+)"
 REVISION = r"(?P<revision>[^/]+)"
 # method, path, function; a HEAD request is answered like GET, without the body
@@ -304,13 +331,14 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = parse_qs(url.query)
         planned = hub.take_failure(url.path)
-        if planned and planned.status is None:
+        if planned and planned.status is None and not planned.sent:
             hub.requests.append(Request(self.command, url.path, query, self.range, self.token, 0, 0))
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
             return
         if planned and planned.status is not None:
             answer = failure(planned.status, "", "planned")
+            answer.headers.update(planned.headers)
         else:
             answer = hub.answer(self, url.path, query)
         body = b"" if self.command == "HEAD" else answer.body
@@ -320,6 +348,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
+        if planned and planned.status is None:
+            self.wfile.write(body[: planned.sent])
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+            return
         self.wfile.write(body)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _respond

@@ -68,7 +68,7 @@ def test_every_stage_drops_what_was_planted_for_it(built):
     # of ten near-duplicate pairs those of label 2 are gone before (402, 406 with 502, 506)
     assert sum(stages["near-duplicates"]["dropped"].values()) == pytest.approx(8, abs=1)
     assert [entry["stage"] for entry in built.manifest["stages"]] == [
-        *("decode", "exact duplicates", "excluded labels", "leaks", "ID-class neighbours"),
+        *("decode", "quality", "exact duplicates", "excluded labels", "leaks", "ID-class neighbours"),
         *("near-duplicates", "sample"),
     ]
     lefts = [entry["left"] for entry in built.manifest["stages"]]
@@ -135,9 +135,9 @@ def test_the_same_build_again_does_nothing_and_another_needs_overwrite(built, wo
 def test_overwriting_leaves_no_stale_shard(world, tmp_path):
     first = config(world, tmp_path / "mini.h5", id_recall=0)
     build(first)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5  # manifest, evidence and three shards
     build(replace(first, size=100, overwrite=True))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mini-00000-of-00001.h5", "mini.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mini-00000-of-00001.h5", "mini-evidence.h5", "mini.h5"]
 
 
 def test_more_than_there_is(world, tmp_path):
@@ -169,7 +169,7 @@ def test_protecting_one_more_set_drops_its_copies(world, tmp_path):
     plain = build(config(world, tmp_path / "a.h5", dry_run=True)).manifest["stages"]
     more_protected = config(world, tmp_path / "b.h5", dry_run=True, protect=(str(tmp_path / "ood.parquet"),))
     stages = build(more_protected).manifest["stages"]
-    assert sum(stages[3]["dropped"].values()) == sum(plain[3]["dropped"].values()) + 20
+    assert sum(stages[4]["dropped"].values()) == sum(plain[4]["dropped"].values()) + 20
 
 
 def test_id_filter_catches_the_stated_share_of_id_images(world, tmp_path):
@@ -178,8 +178,30 @@ def test_id_filter_catches_the_stated_share_of_id_images(world, tmp_path):
     write_parquet(tmp_path / "corpus.parquet", held_out, [0] * 100, ["x"])
     changes = {"source": (str(tmp_path / "corpus.parquet"),), "protect": ("none",), "id_recall": 0.6, "dry_run": True}
     stages = build(config(world, tmp_path / "a.h5", **changes)).manifest["stages"]
-    assert stages[4]["stage"] == "ID-class neighbours"
-    assert stages[4]["dropped"] == {"as near as held-out ID images": 60}
+    assert stages[5]["stage"] == "ID-class neighbours"
+    assert stages[5]["dropped"] == {"as near as held-out ID images": 60}
+
+
+def test_a_group_that_touches_a_leak_goes_as_a_whole(world, tmp_path):
+    """Crops of one picture, 4 pixels apart: each is a copy of its neighbours only, and one of a protected image."""
+    wide = pictures(1, seed=77, size=96)[0]
+    protected, leak, second, third = (wide[:32, x : x + 32] for x in (0, 4, 8, 12))
+    others = pictures(200, seed=3)
+    others[7], others[90], others[150] = third, second, leak  # third stands for second, which repeats the leak
+    write_parquet(tmp_path / "corpus.parquet", others, [0] * 200, ["x"])
+    write_parquet(tmp_path / "more.parquet", [protected], [0])
+    changes = {"source": (str(tmp_path / "corpus.parquet"),), "protect": (str(tmp_path / "more.parquet"),)}
+    keys = {}
+    for name, batch_rows in (("a", 64), ("b", 33)):
+        result = build(config(world, tmp_path / name / "mini.h5", size=199, batch_rows=batch_rows, **changes))
+        stages = {entry["stage"]: entry["dropped"] for entry in result.manifest["stages"]}
+        assert stages["leaks"] == {"near-duplicate": 1}
+        assert stages["near-duplicates"] == {"in a group with a leak": 2}
+        keys[name] = outliers.OutlierSet.open(result.out).read("key").tolist()
+        assert {int(key.partition(b"#")[2]) for key in keys[name]} == set(range(200)) - {7, 90, 150}
+    assert keys["a"] == keys["b"]
+    unprotected = build(config(world, tmp_path / "mini.h5", size=199, dry_run=True, source=changes["source"]))
+    assert unprotected.manifest["stages"][-2]["dropped"] == {"repeats an earlier row": 1}  # third stands for second
 
 
 @pytest.mark.parametrize("kill_after", [1, 4, 9])

@@ -68,6 +68,30 @@ def test_a_chain_that_drifts_is_split() -> None:
             assert max(both) >= 0.8
 
 
+def test_a_group_that_a_leak_is_a_copy_of_goes_as_a_whole(tiles: np.ndarray) -> None:
+    """Crops 4 pixels apart: each is a copy of its neighbours and of no other."""
+    photo = data.astronaut()[60:92]
+    leak, s, t, u = (photo[None, :, x : x + 32] for x in (200, 204, 208, 212))
+    leaked = np.array([False] * 23 + [True])
+    for order, expected in (
+        ((t, s, u), [-1, -1, -1]),  # t stands for all three, and s is a copy of the leak
+        ((s, t, u), [-1, -1, 2]),  # s stands for t; u is a group of its own
+        ((u, t, s), [0, 0, -1]),  # u stands for t
+    ):
+        images = np.concatenate([*order, tiles[:20], leak])
+        groups = group_duplicates(images, None, THRESHOLD, leaked)
+        assert groups[:3].tolist() == expected and groups[-1] == -1
+        np.testing.assert_array_equal(groups[3:-1], group_duplicates(tiles[:20], None, THRESHOLD) + 3)
+        plain = group_duplicates(images[:-1], None, THRESHOLD)
+        assert plain[0] == 0 and len(np.unique(plain[:3])) < 3
+
+
+def test_rows_that_are_all_leaks_or_just_one(tiles: np.ndarray) -> None:
+    assert group_duplicates(tiles[:1], None, THRESHOLD, np.array([True])).tolist() == [-1]
+    assert group_duplicates(tiles[:9], None, THRESHOLD, np.ones(9, bool)).tolist() == [-1] * 9
+    assert group_duplicates(tiles[:9], None, THRESHOLD, np.zeros(9, bool)).tolist() == list(range(9))
+
+
 def test_components_are_those_of_a_search_by_hand() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.integers(0, 300, (2, 200))

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import HubServer
+from hub_server import HubServer, point_client_at
 from PIL import Image
 
-from srood import datasets, hub
+from srood import datasets, hub, hub_errors
 from srood.errors import InputError
 
 COMMIT = "5a77092c28e51558c5586e9c5eb71a7e17a5e43f"
@@ -57,21 +57,6 @@ def folder(tmp_path_factory, pixels):
     write_parquet(root / "data/test-00000-of-00001.parquet", pixels[130:], labels[130:], names)
     (root / "README.md").write_text("---\nlicense: mit\n---\n")
     return root
-
-
-def point_client_at(server, home, monkeypatch):
-    """What HF_ENDPOINT and HF_HOME do, which the client reads only when it is imported."""
-    from huggingface_hub import constants, file_download
-
-    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-    template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)  # before 1.0
-    monkeypatch.setattr(constants, "HF_HOME", str(home))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SROOD_DATA"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -428,6 +413,107 @@ def test_the_server_answers_what_else_the_client_asks_for(server, folder):
     with system.open(f"datasets/owner/repo/{test}") as file:
         file.seek(-4, 2)
         assert file.read() == b"PAR1"
+
+
+# ---- streaming ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def streamed(server, monkeypatch):
+    """The train split, 130 rows in two files and row groups of 30, read by ranges; waits are short."""
+    monkeypatch.setattr("srood.parquet.DOWNLOAD", 0)
+    monkeypatch.setattr(hub_errors, "PATIENT", (0.01, 0.01, 0.02))
+    source = datasets.resolve("hf://owner/repo:train", stream=True)
+    assert source.num_rows() == 130  # both footers are known from here on
+    server.requests.clear()
+    return source
+
+
+def test_streamed_rows_are_those_of_the_file_and_nothing_is_stored(server, streamed, folder, pixels, tmp_path):
+    rows = list(streamed.rows())
+    assert [row.data for row in rows] == [png(p) for p in pixels[:130]]
+    assert [row.label for row in rows] == [i % 3 for i in range(130)]
+    assert [row.key for row in rows] == [f"owner/repo:train#{i}" for i in range(130)]
+    assert all(request.range and request.status == 206 for request in server.requests)
+    size = sum(path.stat().st_size for path in folder.glob("data/train*"))
+    assert sum(request.sent for request in server.requests) < size + 2 * 70_000  # the data and the footers, once
+    # a row group (30 rows) is one or two requests, not one a page or a column
+    assert len(server.requests) <= 2 * 5 + 2 * 2
+    assert not [path for path in (tmp_path / "hf").rglob("*") if path.is_file() and path.stat().st_size > 50_000]
+    assert {f"@{streamed.revision}" in str(part) for part in streamed.container.parts} == {True}
+
+
+def test_a_stream_reads_row_groups_only_as_they_are_reached(server, streamed):
+    rows = streamed.rows()
+    for _ in range(30):
+        next(rows)
+    first = sum(request.sent for request in server.requests)
+    assert first < 30 * 3500 + 70_000  # one group of 30 rows, and a footer
+    for _ in range(31):
+        next(rows)
+    assert sum(request.sent for request in server.requests) > first + 60_000
+
+
+@pytest.mark.parametrize("start", [1, 31, 69, 70, 125])
+def test_a_stream_starts_at_any_row(server, streamed, pixels, start):
+    rows = list(streamed.rows(start))
+    assert [row.data for row in rows] == [png(p) for p in pixels[start:130]]
+    assert [row.key for row in rows][:1] == [f"owner/repo:train#{start}"]
+    if start == 125:  # the last group of the second file has 30 rows; the first file is not touched
+        assert {request.path.rpartition("/")[2] for request in server.requests} == {"train-00001-of-00002.parquet"}
+        assert sum(request.sent for request in server.requests) < 30 * 3500 + 70_000
+
+
+@pytest.mark.parametrize("failure", [{"status": 429}, {"status": 503}, {"status": None}, {"status": None, "sent": 999}])
+def test_a_stream_survives_failures_in_the_middle(server, streamed, pixels, failure):
+    rows = streamed.rows()
+    read = [next(rows).data for _ in range(20)]
+    server.fail_next(**failure, times=3, path="/resolve/")
+    read += [row.data for row in rows]
+    assert read == [png(p) for p in pixels[:130]]
+    assert sum(request.status in (0, 429, 503) or request.sent == 999 for request in server.requests) <= 3
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (429, "limits the rate of requests.*wait and try again"),
+        (500, r"fails \(HTTP 500\)"),
+        (None, "cannot be reached"),
+    ],
+)
+def test_a_stream_gives_up_in_the_end_and_names_the_file(server, streamed, status, words):
+    rows = streamed.rows()
+    for _ in range(20):
+        next(rows)
+    server.fail_next(status, times=99, path="/resolve/")
+    started = time.monotonic()
+    with pytest.raises(
+        InputError, match=rf"^hf://owner/repo@\w{{40}}/data/train-0000\d-of-00002.parquet: .*{words}"
+    ) as error:
+        list(rows)
+    assert "\n" not in str(error.value) and time.monotonic() - started < QUICK
+    assert sum(request.status in (0, 429, 500) for request in server.requests) <= 3 + 1
+
+
+def test_a_stream_waits_as_long_as_the_hub_asks(server, streamed, monkeypatch):
+    waited = []
+    monkeypatch.setattr(hub_errors.time, "sleep", waited.append)
+    monkeypatch.setattr(hub_errors, "PATIENT", (2.0, 4.0, 8.0))
+    server.fail_next(429, path="/resolve/", headers={"Retry-After": "7"})
+    server.fail_next(429, path="/resolve/", headers={"Retry-After": "86400"})
+    next(streamed.rows())
+    assert waited == [7.0, 16.0]  # at most four times its own wait
+
+
+def test_a_file_in_the_cache_is_not_streamed_and_a_small_one_is_downloaded(server, streamed, monkeypatch):
+    monkeypatch.setattr("srood.parquet.DOWNLOAD", 1 << 30)
+    first = [row.data for row in streamed.rows()]
+    assert any(request.range is None and request.sent for request in server.requests)
+    monkeypatch.setattr("srood.parquet.DOWNLOAD", 0)
+    count = len(server.requests)
+    assert [row.data for row in streamed.rows()] == first
+    assert len(server.requests) == count
 
 
 CHILD = """

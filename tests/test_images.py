@@ -94,6 +94,13 @@ def test_bad_images_are_named(data, reason):
     assert images.decode_to_size(data, 32) == reason
 
 
+def test_what_a_container_would_not_give_keeps_its_reason(monkeypatch):
+    assert images.decode_to_size(images.Unusable("link or device"), 32) == "link or device"
+    monkeypatch.setattr(images, "MAX_BYTES", 1000)
+    assert images.decode_to_size(bytes(1000), 32) == "not an image"
+    assert images.decode_to_size(bytes(1001), 32) == "too many bytes"
+
+
 def test_missing_file_is_a_bad_image(tmp_path):
     assert images.decode_to_size(tmp_path / "gone.png", 32) == "unreadable file"
 

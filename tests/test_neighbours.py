@@ -13,22 +13,6 @@ def test_nearest_is_the_largest_cosine():
     assert np.allclose(similarity, brute.max(axis=1), atol=1e-6)
 
 
-def test_threshold_catches_the_stated_share_of_held_out_images():
-    similarity = np.random.default_rng(1).random(1_000).astype(np.float32)
-    for recall in (0.01, 0.25, 0.5, 0.95, 1.0):
-        threshold = neighbours.calibrate(similarity, recall)
-        assert (similarity >= threshold.similarity).mean() == recall
-    assert not (similarity >= neighbours.calibrate(similarity, 0).similarity).any()
-
-
-def test_curve_runs_from_no_recall_to_all():
-    similarity = np.random.default_rng(1).random(500)
-    curve = np.array(neighbours.calibrate(similarity, 0.5).curve)
-    assert np.all(np.diff(curve[:, 0]) > 0) and np.all(np.diff(curve[:, 1]) <= 0)
-    for recall, threshold in curve:
-        assert abs((similarity >= threshold).mean() - recall) <= 1 / 500 + 1e-9
-
-
 def test_thumbnail_is_the_mean_of_each_cell():
     images = np.random.default_rng(2).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     cells = images.astype(np.float64).reshape(3, 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(3, -1)

@@ -1,0 +1,170 @@
+"""A manifest in plain words: the sentences and the command of a report."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+
+def headlines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(figure, what it is), the four or so that matter."""
+    stages = manifest.get("stages") or []
+    certificate = manifest.get("leak_certificate") or {}
+    measured = manifest.get("contamination") or {}
+    lines = [(f"{manifest['rows']:,}", f"rows kept of {stages[0]['seen']:,} read" if stages else "rows kept")]
+    if certificate.get("protected"):
+        leaks = sum(sum(entry["dropped"].values()) for entry in stages if entry["stage"] == "leaks")
+        lines.append((f"{leaks:,}", "leaks dropped"))
+        left, threshold = certificate.get("largest_similarity_left"), certificate["threshold"]["similarity"]
+        lines.append((_number(left), f"largest leak similarity left; copies begin at {_number(threshold)}"))
+    else:
+        lines.append(("not checked", "leaks: nothing was protected"))
+    estimated = (measured.get("estimated") or {}).get("kept")
+    if measured.get("kept") is not None:
+        lines.append((f"{measured['kept']:.2%}", "of the labelled rows kept show an ID class, by their labels"))
+    elif estimated:
+        interval = _interval([estimated["low"], estimated["high"]])
+        lines.append((f"{estimated['point']:.1%}", "of the rows kept show an ID class, by an estimate" + interval))
+    else:
+        lines.append(("not known", "share of rows kept that show an ID class"))
+    return lines
+
+
+def certificate(manifest: Mapping[str, Any]) -> list[str]:
+    """The leak certificate, a paragraph each."""
+    found = manifest.get("leak_certificate") or {}
+    if not found.get("protected"):
+        return ["This set was built with nothing protected: no statement about leaks can be made."]
+    threshold, left = found["threshold"], found.get("largest_similarity_left")
+    stage = next((entry for entry in manifest.get("stages", []) if entry["stage"] == "leaks"), None)
+    sets = _listed([f"{entry['name']} ({entry['rows']:,} images)" for entry in found["protected"]])
+    lines = []
+    if stage:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(stage["dropped"].items()))
+        dropped = f"{sum(stage['dropped'].values()):,} ({reasons})" if reasons else "None"
+        lines.append(
+            f"Each of the {stage['seen']:,} rows that came this far was compared with the images of {sets}. "
+            f"{dropped} showed the same picture as one of them and were dropped."
+        )
+    if left is not None:
+        lines.append(
+            f"None of the {manifest['rows']:,} rows kept is a copy by this check: the largest similarity left is "
+            f"{_number(left)}, and two images count as the same picture from {_number(threshold['similarity'])}."
+        )
+    recall = threshold.get("recall") or {}
+    if recall:
+        worst = min(recall, key=lambda kind: recall[kind])
+        lines.append(
+            f"How far to trust it: the threshold was calibrated on copies made of {threshold.get('images', 0):,} ID "
+            f"images. It finds {sum(recall.values()) / len(recall):.1%} of them, fewest of kind “{worst}” "
+            f"({recall[worst]:.1%}), and takes {threshold.get('different', 0):.1%} of those images for a copy of "
+            "another one (ID sets repeat themselves, so some of these are right)."
+        )
+    lines.append(
+        "What it does not say: a picture changed more than in the calibration, or another photograph of the same "
+        "object, can still be left."
+    )
+    return lines
+
+
+def id_filter(manifest: Mapping[str, Any]) -> str:
+    """What the ID-class filter did."""
+    found = manifest.get("id_filter") or {}
+    if not found or not found.get("recall"):
+        return "The ID-class filter was off: rows were not dropped for their similarity to ID images."
+    what, at = ("an ID-ness", found["id_ness"]) if "id_ness" in found else ("a similarity", found.get("similarity"))
+    return (
+        f"Embedder: {found.get('embedder')}. A row was dropped from {what} of {_number(at)}, "
+        f"which {found['recall']:.0%} of held-out ID images reach."
+    )
+
+
+def contamination(manifest: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Sentences on the share of rows that show an ID class, and every recorded figure by name."""
+    found = manifest.get("contamination") or {}
+    figures = [(key.replace("_", " "), in_words(value)) for key, value in found.items() if value is not None]
+    words = []
+    if found.get("measured_by") and found.get("kept") is not None:
+        corpus = f", against {found['corpus']:.2%} of the corpus" if found.get("corpus") is not None else ""
+        interval = _interval(found.get("kept_interval"))
+        words.append(
+            f"By their corpus labels, {found['kept']:.2%}{interval} of the labelled rows kept show an ID class{corpus}."
+        )
+    else:
+        words.append("No corpus labels tell which rows show an ID class, so the share was not measured by labels.")
+    if estimated := (found.get("estimated") or {}).get("kept"):
+        interval = _interval([estimated["low"], estimated["high"]])
+        words.append(f"Estimated from ID-ness, without labels: {estimated['point']:.1%}{interval} of the rows kept.")
+    elif not found.get("measured_by"):
+        words.append("ID-ness tells too little here to estimate it; look at the rows nearest to each ID class below.")
+    return words, figures
+
+
+def settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Every recorded setting."""
+    found = [(key, in_words(value)) for key, value in sorted((manifest.get("config") or {}).items())]
+    sampling = manifest.get("sampling") or {}
+    return found + [(f"sampling: {key}".replace("_", " "), in_words(value)) for key, value in sampling.items()]
+
+
+def command(manifest: Mapping[str, Any], name: str) -> tuple[str, list[str]]:
+    """The command that builds this set again, and what it leaves for the reader to fill in."""
+    from curate.cli import build
+
+    options = inspect.signature(build).parameters
+    config, notes, words = manifest.get("config") or {}, [], ["curate", "build"]
+    other = []
+    for key, value in config.items():
+        if key == "quality":
+            words += _quality_options(value)
+        elif key not in options or isinstance(value, dict):
+            other.append(f"{key}={value!r}")
+        else:
+            if key == "embedder" and value != "thumbnail" and ":" not in str(value):
+                value = f"{value}:PATH"
+                fingerprint = (manifest.get("id_filter") or {}).get("embedder_fingerprint", "")
+                notes.append(f"PATH is the embedder that was used, of fingerprint {fingerprint}.")
+            for item in value if isinstance(value, list) else [value]:
+                if item is not None and not isinstance(item, bool):
+                    words += ["--" + key.replace("_", "-"), shlex.quote(str(item))]
+    words += ["--out", shlex.quote(name)]
+    if other:
+        notes.append(f"Settings that only the Python interface, curate.config.BuildConfig, takes: {', '.join(other)}.")
+    notes.append("Local files are recorded without their folders; put these before the names.")
+    notes.append("The same inputs, settings and versions give the same bytes, whatever the number of workers.")
+    return " ".join(words), notes
+
+
+def _interval(ends: list[float] | None) -> str:
+    return f" (95 % interval {ends[0]:.2%} to {ends[1]:.2%})" if ends else ""
+
+
+def _quality_options(limits: Mapping[str, Any] | None) -> list[str]:
+    """The options that give the recorded limits, see `curate.quality.recorded`."""
+    limits = limits or {}
+    level = ["--quality", "default" if "blank_below" in limits else "none"]
+    upscale = limits.get("max_upscale")
+    return level if upscale is None else [*level, "--max-upscale", str(upscale)]
+
+
+def _listed(items: list[str]) -> str:
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def in_words(recorded: Any) -> str:
+    """Any recorded value as a line of text."""
+    if isinstance(recorded, float):
+        return f"{recorded:.6g}"
+    if isinstance(recorded, int) and not isinstance(recorded, bool):
+        return f"{recorded:,}"
+    if isinstance(recorded, list):
+        return ", ".join(in_words(item) for item in recorded) or "none"
+    if isinstance(recorded, dict):
+        return "; ".join(f"{key}: {in_words(item)}" for key, item in recorded.items()) or "none"
+    return "not set" if recorded is None else str(recorded)

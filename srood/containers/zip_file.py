@@ -1,0 +1,94 @@
+"""Zip archives of images, labelled by folder; members are read in place, never extracted."""
+
+from __future__ import annotations
+
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from srood.containers.container import (
+    Row,
+    archive_labels,
+    file_fingerprint,
+    member_name,
+    number_labels,
+    unreadable,
+    unsafe,
+)
+from srood.errors import InputError
+from srood.images import MAX_BYTES, Unusable
+
+READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of these zipfile bounds the output of one read; not of others
+DAMAGE = (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, ValueError, NotImplementedError, EOFError, struct.error)
+
+
+@dataclass(frozen=True)
+class ZipImages:
+    """Image members in the order of the archive's directory."""
+
+    path: Path
+    members: tuple[zipfile.ZipInfo, ...]
+    labels: np.ndarray  # (N,) int64
+    class_names: tuple[str, ...]
+
+    def num_rows(self) -> int:
+        """Image members, usable or not."""
+        return len(self.members)
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """Encoded images; a member that is damaged or not safe to read is a row that cannot be used."""
+        try:
+            archive = zipfile.ZipFile(self.path)
+        except DAMAGE as error:
+            raise unreadable(self.path, error, "zip") from error
+        with archive:
+            for member, label in zip(self.members[start:], self.labels[start:].tolist(), strict=True):
+                yield Row(f"/{member_name(member.filename)}", _read(archive, member), label)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the archive."""
+        return file_fingerprint(self.path)
+
+
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | Unusable:
+    mode = member.external_attr >> 16
+    if unsafe(member.filename):
+        return Unusable("unsafe member name")
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        return Unusable("link or device")
+    if member.flag_bits & 1:
+        return Unusable("encrypted")
+    if member.compress_type not in READABLE:
+        return Unusable("unsupported compression")
+    if member.file_size > MAX_BYTES:
+        return Unusable("too many bytes")
+    try:
+        with archive.open(member) as file:
+            data = file.read(MAX_BYTES + 1)
+            file.read(1)  # at the end the checksum is compared
+    except (*DAMAGE, zlib.error):
+        return Unusable("truncated or corrupt")
+    return data if len(data) <= MAX_BYTES else Unusable("too many bytes")
+
+
+def open_zip(path: Path) -> ZipImages:
+    """Read a zip archive's directory.
+
+    Raises:
+        InputError: it is damaged or no zip, or holds no images.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = tuple(m for m in archive.infolist() if not m.is_dir() and member_name(m.filename))
+    except DAMAGE as error:
+        raise unreadable(path, error, "zip") from error
+    if not members:
+        raise InputError(f"{path}: the archive holds no images; pack image files, in a folder a class")
+    labels, class_names = number_labels(archive_labels([member_name(m.filename) or "" for m in members]))
+    return ZipImages(path, members, labels, class_names)
