@@ -74,9 +74,11 @@ def build(config: BuildConfig, console: Console | None = None) -> BuildResult:
     if len(chosen) < config.size:
         short = f"asked for {config.size:,} rows, the corpus gives {len(chosen):,}"
         if config.strict_size:
+            work.remove()
             raise InputError(f"--size {config.size}: {short}; add a --source, or leave out --strict-size")
         notes.append(short)
     if not len(chosen):
+        work.remove()
         raise InputError("no row is left to write; weaken --id-recall or --exclude-labels, or name another --source")
 
     manifest = describe(config, inputs, reference, work, tally, columns, chosen)
