@@ -24,6 +24,7 @@ from curate.stream import stream_corpus
 from curate.workspace import Workspace
 from srood import images, outliers
 from srood.errors import InputError
+from srood.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ def build(config: BuildConfig, console: Console | None = None) -> BuildResult:
     columns = stream_corpus(config, inputs, reference, work, tally, console)
     reference.release_protected()  # the next stage builds an index of its own
 
-    representative = dedup.group_duplicates(columns["image"], columns.pop("descriptor"), reference.copies)
+    with progress_bar("images", console) as progress:
+        progress.add_task(f"near-duplicates among {len(columns['key']):,} images", total=None, note="")
+        representative = dedup.group_duplicates(columns["image"], columns.pop("descriptor"), reference.copies)
     kept = np.flatnonzero(representative == np.arange(len(representative)))
     tally.add("near-duplicates", len(representative), {"repeats an earlier row": len(representative) - len(kept)})
 
