@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,12 @@ from curate.embedders import open_embedder
 from srood import datasets, manifests
 
 RECALLS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def first(images: datasets.Images, limit: int | None) -> datasets.Images:
+    """The first rows of a set."""
+    rows = slice(limit)
+    return replace(images, images=images.images[rows], labels=images.labels[rows])
 
 
 def measure(
@@ -67,11 +74,8 @@ def main() -> None:
     train_spec, test_spec = datasets.id_specs(options.id)
     if test_spec is None:
         raise SystemExit(f"--id {options.id}: needs a test split")
-    loaded = [datasets.load_images(spec) for spec in (options.corpus, train_spec, test_spec)]
-    if options.limit:
-        cut = slice(options.limit)
-        loaded = [datasets.Images(s.spec, s.images[cut], s.labels[cut], s.class_names, s.fingerprint) for s in loaded]
-    corpus, train, test = loaded
+    specs = (options.corpus, train_spec, test_spec)
+    corpus, train, test = (first(datasets.load_images(spec), options.limit) for spec in specs)
     packaged = manifests.find("exclusions", options.id)
     if packaged is None:
         raise SystemExit(f"--id {options.id}: no exclusions tell which labels show its classes")
