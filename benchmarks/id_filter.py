@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,13 @@ from srood import datasets, manifests
 RECALLS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 REPORTED_RECALL = 0.7  # of the contamination that is estimated
 FITTED = 5000  # rows that iterative fits take
+
+
+def load(specs: Sequence[str], limit: int | None) -> list[datasets.Images]:
+    """Corpus, ID train and held-out ID images; with a limit so many rows of the first two, half as many of the last."""
+    cuts = (None, None, None) if limit is None else (limit, limit, limit // 2)
+    loaded = [datasets.load_images(spec) for spec in specs]
+    return [replace(s, images=s.images[:n], labels=s.labels[:n]) for s, n in zip(loaded, cuts, strict=True)]
 
 
 def embed(embedder_spec: str, sets: list[datasets.Images]) -> list[Embeddings]:
@@ -109,14 +118,7 @@ def main() -> None:
     train_spec, test_spec = datasets.id_specs(options.id)
     if test_spec is None:
         raise SystemExit(f"--id {options.id}: needs a test split")
-    loaded = [datasets.load_images(spec) for spec in (options.corpus, train_spec, test_spec)]
-    if options.limit:
-        cuts = (options.limit, options.limit, options.limit // 2)
-        loaded = [
-            datasets.Images(s.spec, s.images[:n], s.labels[:n], s.class_names, s.fingerprint)
-            for s, n in zip(loaded, cuts, strict=True)
-        ]
-    corpus, train, test = loaded
+    corpus, train, test = load((options.corpus, train_spec, test_spec), options.limit)
     packaged = manifests.find("exclusions", options.id)
     if packaged is None:
         raise SystemExit(f"--id {options.id}: no exclusions tell which labels show its classes")

@@ -75,6 +75,43 @@ KINDS: dict[str, tuple[Change, ...]] = {
 }
 
 
+def planted(images: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """A copy of each image, changed as `kind` (a key of KINDS) says."""
+    copies = []
+    for image in images:
+        for change in KINDS[kind]:
+            image = change(image, rng)
+        copies.append(image)
+    return np.stack(copies)
+
+
+def measure(train: np.ndarray, test: np.ndarray, corpus: np.ndarray, count: int, seed: int) -> dict[str, Any]:
+    """Recall by kind of copy and false drops, with the threshold that a build would calibrate."""
+    rng = np.random.default_rng(seed)
+    threshold = calibrate_copies(train[rng.permutation(len(train))[:1000]], seed)
+    start = time.perf_counter()
+    index = ProtectedIndex(np.concatenate([train, test]), threshold)
+    indexed = time.perf_counter() - start
+    chosen = rng.permutation(len(test))[:count]
+    found: dict[str, float] = {}
+    for kind in KINDS:
+        matches = index.search(planted(test[chosen], kind, rng))
+        own = matches.protected == len(train) + chosen[matches.query]
+        found[kind] = len(np.unique(matches.query[own])) / len(chosen)
+    start = time.perf_counter()
+    flagged = np.unique(index.search(corpus).query)
+    searched = time.perf_counter() - start
+    return {
+        "threshold": threshold.similarity,
+        "protected": len(index),
+        "copies": len(chosen),
+        "found": found,
+        "corpus_rows": len(corpus),
+        "corpus_flagged": len(flagged),
+        "seconds": {"index": round(indexed, 1), "search_corpus": round(searched, 1)},
+    }
+
+
 def main() -> None:
     """Parse, measure, print a table and (``--json``) write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,42 +127,19 @@ def main() -> None:
     if test_spec is None:
         raise SystemExit(f"--id {options.id}: needs a test split")
     limit = slice(options.limit)
-    train, test, corpus = (datasets.load_images(s).images[limit] for s in (train_spec, test_spec, options.corpus))
-    rng = np.random.default_rng(options.seed)
-    threshold = calibrate_copies(train[rng.permutation(len(train))[:1000]], options.seed)
-    start = time.perf_counter()
-    index = ProtectedIndex(np.concatenate([train, test]), threshold)
-    indexed = time.perf_counter() - start
+    sets = (datasets.load_images(spec).images[limit] for spec in (train_spec, test_spec, options.corpus))
+    result = measure(*sets, options.copies, options.seed)
 
-    chosen = rng.permutation(len(test))[: options.copies]
-    found: dict[str, float] = {}
-    for name, changes in KINDS.items():
-        copies = []
-        for image in test[chosen]:
-            for change in changes:
-                image = change(image, rng)
-            copies.append(image)
-        matches = index.search(np.stack(copies))
-        own = matches.protected == len(train) + chosen[matches.query]
-        found[name] = len(np.unique(matches.query[own])) / len(chosen)
-    start = time.perf_counter()
-    flagged = np.unique(index.search(corpus).query)
-    searched = time.perf_counter() - start
-
-    result: dict[str, Any] = {
-        "threshold": threshold.similarity,
-        "protected": len(index),
-        "copies": len(chosen),
-        "found": found,
-        "corpus_rows": len(corpus),
-        "corpus_flagged": len(flagged),
-        "seconds": {"index": round(indexed, 1), "search_corpus": round(searched, 1)},
-    }
-    print(f"threshold {threshold.similarity}; {len(index):,} protected images; {len(chosen):,} copies of each kind")
-    for name, share in found.items():
-        print(f"{name:28} {share:7.1%} found")
-    print(f"{'unrelated rows of the corpus':28} {len(flagged) / len(corpus):7.2%} dropped ({len(flagged)} rows)")
-    print(f"index {indexed:.1f} s, search of the corpus {searched:.1f} s")
+    print(
+        f"threshold {result['threshold']}; {result['protected']:,} protected images; "
+        f"{result['copies']:,} copies of each kind"
+    )
+    for kind, share in result["found"].items():
+        print(f"{kind:28} {share:7.1%} found")
+    share = result["corpus_flagged"] / result["corpus_rows"]
+    print(f"{'unrelated rows of the corpus':28} {share:7.2%} dropped ({result['corpus_flagged']} rows)")
+    seconds = result["seconds"]
+    print(f"index {seconds['index']} s, search of the corpus {seconds['search_corpus']} s")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 

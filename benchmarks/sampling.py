@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,19 @@ def long_tail(labels: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def load(corpus_spec: str, id_name: str, embedder_spec: str, limit: int | None) -> tuple[dict, np.ndarray, np.ndarray]:
     """Columns as `curate.sampling.draw` takes them, which rows show an ID class by their label, and all row numbers."""
-    corpus = datasets.load_images(corpus_spec)
-    train = datasets.load_images(datasets.id_specs(id_name)[0])
-    cut = slice(limit)
-    embedder = open_embedder(embedder_spec)
-    vectors = embedder.embed(corpus.images[cut]).vectors
-    index = neighbours.IdIndex(embedder.embed(train.images[cut]).vectors, train.labels[cut])
+    loaded = [datasets.load_images(spec) for spec in (corpus_spec, datasets.id_specs(id_name)[0])]
+    corpus, train = (replace(s, images=s.images[:limit], labels=s.labels[:limit]) for s in loaded)
     found, _, _ = exclusions.load_for(id_name, train.class_names)
-    shows = np.isin(corpus.labels[cut], list(semantics.match_labels(corpus.class_names, found)))
-    similarity = index.nearest(vectors)[0]
-    columns = {"label": corpus.labels[cut], "embedding": vectors.astype(np.float16), "id_similarity": similarity}
-    return columns, shows, np.arange(len(shows))
+    shows = np.isin(corpus.labels, list(semantics.match_labels(corpus.class_names, found)))
+    return columns_of(corpus, train, embedder_spec), shows, np.arange(len(shows))
+
+
+def columns_of(corpus: datasets.Images, train: datasets.Images, embedder_spec: str) -> dict[str, np.ndarray]:
+    """Columns of a corpus as `curate.sampling.draw` takes them."""
+    embedder = open_embedder(embedder_spec)
+    vectors = embedder.embed(corpus.images).vectors
+    similarity = neighbours.IdIndex(embedder.embed(train.images).vectors, train.labels).nearest(vectors)[0]
+    return {"label": corpus.labels, "embedding": vectors.astype(np.float16), "id_similarity": similarity}
 
 
 def main() -> None:

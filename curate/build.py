@@ -25,6 +25,7 @@ from curate.stream import stream_corpus
 from curate.workspace import Workspace
 from srood import images, outliers
 from srood.errors import InputError
+from srood.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,10 @@ def build(config: BuildConfig, console: Console | None = None) -> BuildResult:
 
     count, descriptor = len(columns["key"]), columns.pop("descriptor_and_leaks")
     leaked = np.arange(len(descriptor)) >= count
-    representative = dedup.group_duplicates(columns.pop("image_and_leaks"), descriptor, reference.copies, leaked)
-    representative = representative[:count]
+    with progress_bar("images", console) as progress:
+        progress.add_task(f"near-duplicates among {len(descriptor):,} images", total=None, note="")
+        found = dedup.group_duplicates(columns.pop("image_and_leaks"), descriptor, reference.copies, leaked)
+    representative = found[:count]
     kept = np.flatnonzero(representative == np.arange(count))
     with_leak = int((representative == dedup.WITH_A_LEAK).sum())  # a group that touches a protected image goes whole
     dropped = {"repeats an earlier row": count - len(kept) - with_leak, "in a group with a leak": with_leak}
@@ -94,9 +97,11 @@ def build(config: BuildConfig, console: Console | None = None) -> BuildResult:
     if len(chosen) < config.size:
         short = f"asked for {config.size:,} rows, the corpus gives {len(chosen):,}"
         if config.strict_size:
+            work.remove()
             raise InputError(f"--size {config.size}: {short}; add a --source, or leave out --strict-size")
         notes.append(short)
     if not len(chosen):
+        work.remove()
         raise InputError("no row is left to write; weaken --id-recall or --exclude-labels, or name another --source")
 
     manifest = describe(config, inputs, reference, work, tally, columns, chosen) | {"sampling": sample.record}

@@ -134,7 +134,11 @@ def build(
         dry_run=dry_run,
         workers=workers,
     )
-    result = build_set(config)
+    try:
+        result = build_set(config)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
     if as_json:

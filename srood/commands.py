@@ -9,7 +9,7 @@ from typing import Any
 
 from srood.errors import InputError
 
-DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+CHECK_FAILED, BAD_INPUT = 1, 2
 
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
@@ -28,12 +28,9 @@ def parse_count(text: str) -> int:
 
 
 def run(app: Callable[[], Any]) -> None:
-    """Run a command-line application; print an `InputError` as one line and exit with code 2, Ctrl-C with 130."""
+    """Run a command-line application; print an `InputError` as one line and exit with code 2."""
     try:
         app()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(BAD_INPUT) from None
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None

@@ -29,7 +29,7 @@ def progress_bar(unit: str = "images", console: Console | None = None) -> Iterat
     console = console or Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         RateColumn(unit),
         TimeRemainingColumn(),
