@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
 
 from srood.errors import InputError
 from srood.precision import computes_bf16
-from train.config import PRECISIONS
+from train.config import PRECISIONS, TrainConfig
+
+Config = TypeVar("Config", bound=TrainConfig)
 
 # Fabric announces the precision on every set-up; the commands say it themselves
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -52,6 +55,17 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     return "bf16-mixed" if computes_bf16(device) else "32-true"
+
+
+def placed(config: Config) -> Config:
+    """A configuration with its device and precision resolved.
+
+    Raises:
+        InputError: either is unknown or not available here.
+    """
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    return config.model_copy(update={"device": str(device), "precision": precision})
 
 
 def make_fabric(device: torch.device, precision: str) -> Fabric:

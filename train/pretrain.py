@@ -12,7 +12,7 @@ from srood.models.weights import WeightsInfo
 from train import runs
 from train.batches import derived_seed, steps_per_epoch
 from train.config import PretrainConfig
-from train.devices import describe_device, resolve_device, resolve_precision
+from train.devices import describe_device, placed
 from train.id_sets import id_record, load_labelled, normalisation
 from train.loop import fit, total_steps
 from train.reporting import say
@@ -33,9 +33,7 @@ def pretrain(config: PretrainConfig, out: Path | None = None, id_images: Images 
         InputError: something in `config` or `out` cannot be used, or the loss stopped being finite.
     """
     # everything that can be wrong is found before the run folder is made
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
-    config = config.model_copy(update={"device": str(device), "precision": precision})
+    config = placed(config)
     torch.manual_seed(derived_seed(config.seed))
     build_model(config.model, 1)
     run = runs.choose_folder(config, out)
@@ -50,12 +48,12 @@ def pretrain(config: PretrainConfig, out: Path | None = None, id_images: Images 
         "model": config.model,
         "parameters": sum(p.numel() for p in model.parameters()),
         "id": id_record(images, config.id, mean, std),
-        "device": describe_device(device),
-        "precision": precision,
+        "device": describe_device(torch.device(config.device)),
+        "precision": config.precision,
         "steps_per_epoch": steps_per_epoch(len(images.labels), config.batch_size),
         "steps": total_steps(config, len(images.labels)),
     }
     runs.create(run, config, record, model.state_dict(), info)
-    say(f"pretraining {config.model} on {images.spec} into {run} ({device}, {precision})")
+    say(f"pretraining {config.model} on {images.spec} into {run} ({config.device}, {config.precision})")
     fit(run, config, images.images, images.labels, None)
     return run

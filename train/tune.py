@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from srood.datasets import Images, id_specs
 from srood.errors import InputError
@@ -14,7 +15,7 @@ from srood.outliers import OutlierSet, file_sha256
 from train import runs
 from train.batches import steps_per_epoch
 from train.config import PretrainConfig, TuneConfig, read_config
-from train.devices import describe_device, resolve_device, resolve_precision
+from train.devices import describe_device, placed, resolve_device
 from train.id_sets import check_classes, id_record, load_labelled, normalisation
 from train.loop import fit, total_steps
 from train.pretrain import pretrain
@@ -38,9 +39,7 @@ def tune(config: TuneConfig, out: Path | None = None) -> Path:
         InputError: something in `config` or `out` cannot be used, or the loss stopped being finite.
     """
     # everything that can be wrong is found before the run folder is made
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
-    config = config.model_copy(update={"device": str(device), "precision": precision})
+    config = placed(config)
     build_model(config.model, 1)
     run = runs.choose_folder(config, out)
     outliers = None if config.outliers is None else OutlierSet.open(config.outliers)
@@ -63,15 +62,16 @@ def tune(config: TuneConfig, out: Path | None = None) -> Path:
         "id": id_record(images, config.id, mean, std),
         "start": {"file": str(weights), "sha256": file_sha256(weights)},
         "outliers": _outlier_record(outliers),
-        "device": describe_device(device),
-        "precision": precision,
+        "device": describe_device(torch.device(config.device)),
+        "precision": config.precision,
         "steps_per_epoch": steps_per_epoch(len(images.labels), config.batch_size),
         "steps": total_steps(config, len(images.labels)),
     }
     info = WeightsInfo(config.model, config.id, mean, std, images.class_names, config.image_size)
     runs.create(run, config, record, model.state_dict(), info)
     against = "" if outliers is None else f" with {outliers.num_rows:,} outliers of {config.outliers}"
-    say(f"{config.workflow.upper()}: tuning {weights} on {images.spec}{against} into {run} ({device}, {precision})")
+    where = f"{config.device}, {config.precision}"
+    say(f"{config.workflow.upper()}: tuning {weights} on {images.spec}{against} into {run} ({where})")
     fit(run, config, images.images, images.labels, None if outliers is None else outliers.read_images())
     return run
 
