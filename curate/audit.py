@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from curate.copies import CopyThreshold
 from curate.dedup import group_pairs
 from srood import datasets
 from srood.errors import InputError
+from srood.files import replace_file
 from srood.progress import progress_bar
 
 COLUMNS = ("row_a", "row_b", "key_a", "key_b", "similarity", "kind")
@@ -175,18 +175,6 @@ def write_pairs(found: Audit, path: Path) -> None:
     """Write the pairs as Parquet or CSV, by the ending of `path`; never half a file."""
     write = pq.write_table if path.suffix.lower() == ".parquet" else pyarrow.csv.write_csv
     replace_file(path, lambda beside: write(found.table(), beside))
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place, bring it to the disk, and rename it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(beside)
-        with open(beside, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _ordered(found: leaks.Matches, within: bool) -> Pairs:

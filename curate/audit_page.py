@@ -10,8 +10,9 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from curate.audit import Audit, replace_file
+from curate.audit import Audit
 from srood import datasets
+from srood.files import write_text
 
 MOST = 200  # pairs shown
 LARGEST = 128  # pixels; larger pictures are reduced
@@ -96,7 +97,7 @@ def page(found: Audit) -> str:
 
 def write_page(found: Audit, path: Path) -> None:
     """Write the page; never half a file."""
-    replace_file(path, lambda beside: beside.write_text(page(found), encoding="utf-8"))
+    write_text(path, page(found))
 
 
 def facts(found: Audit) -> list[tuple[str, str]]:

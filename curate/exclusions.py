@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from curate import semantics, sources, wordnet
 from srood import datasets, manifests, parquet
 from srood.containers.parquet_file import ParquetImages
 from srood.errors import InputError
+from srood.files import write_text
 
 HEADER = """\
 # Corpus labels that show a class of {name}, derived from WordNet 3.0 by `curate exclusions`.
@@ -168,13 +168,8 @@ def write(path: Path, text: str) -> None:
         raise InputError(f"--out {path}: must end in .yaml")
     if path.exists():
         raise InputError(f"--out {path}: exists, and may hold your edits; remove it or name another file")
-    temporary = path.with_name(path.name + ".partial")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_text(path, text)
     except OSError as error:
         raise InputError(f"--out {path}: cannot be written ({error.strerror}); name another file") from error
 

@@ -6,7 +6,6 @@ the template escapes them, and the page's content security policy allows neither
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from curate import charts, prose
 from curate.evidence import CLEAREST, DOUBTFUL, EDGES, ID, ID_NESS, LEAK, LEFT, PAIRS, Evidence, Shown, read_evidence
 from curate.sheets import Sheet, Sheets, Tile
 from srood.errors import InputError
+from srood.files import write_text
 from srood.outliers import OutlierSet
 
 KEPT_SHOWN = 48
@@ -40,14 +40,9 @@ def write_report(file: Path, out: Path) -> Path:
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out {out}: must end in .html")
     page = render(OutlierSet.open(file))
-    unfinished = out.with_name(out.name + ".unfinished")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "w", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(page)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(unfinished, out)
+        write_text(out, page, errors="backslashreplace")
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror})") from error
     return out

@@ -105,12 +105,12 @@ def process_batch(
     flaws = quality.problems(pixels[rows], originals[rows], config.quality, config.max_upscale)
     rows = rows[drop("quality", rows, flaws)]
 
-    digest = [outliers.pixel_sha256(pixels[row]) for row in rows]
+    digest = {int(row): outliers.pixel_sha256(pixels[row]) for row in rows}
     first: dict[str, int] = {}
-    for row, value in zip(rows, digest, strict=True):
+    for row, value in digest.items():
         if value.encode() not in seen:
-            first.setdefault(value, int(row))
-    seen_before = [first.get(value) != row for row, value in zip(rows, digest, strict=True)]
+            first.setdefault(value, row)
+    seen_before = [first.get(value) != row for row, value in digest.items()]
     repeats = ["same pixels as an earlier row" if again else None for again in seen_before]
     rows = rows[drop("exact duplicates", rows, repeats)]
     new_digests = np.array(list(first), dtype="S64")
@@ -145,7 +145,7 @@ def process_batch(
     part = {
         "image": pixels[rows],
         "key": np.array([raw.rows[row].key.encode() for row in rows], dtype=bytes),
-        "sha256": np.array([outliers.pixel_sha256(pixels[row]) for row in rows], dtype="S64"),
+        "sha256": np.array([digest[row] for row in rows.tolist()], dtype="S64"),
         "label": label[rows],
         "id_similarity": similarity[keep],
         "id_class": reference.id_index.labels[nearest[keep]].astype(np.int64),

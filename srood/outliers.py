@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from srood.errors import InputError
+from srood.files import sync_folder
 from srood.hdf5 import open_plain
 
 FORMAT = "srood-outliers"
@@ -93,7 +94,7 @@ def write_set(
     for entry in table + described:
         os.replace(scratch / entry["file"], out.parent / entry["file"])
     os.replace(finished, out)
-    _sync_folder(out.parent)
+    sync_folder(out.parent)
     return out
 
 
@@ -126,14 +127,6 @@ def _write_h5(path: Path, columns: Mapping[str, Any]) -> None:
                 file.create_dataset(name, data=array, chunks=chunk if len(array) else None)
     with open(path, "rb+") as written:
         os.fsync(written.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def file_sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ import torch
 
 from srood.datasets import Images, id_specs, load_images, resolve
 from srood.errors import InputError
+from srood.files import write_text
 from srood.metrics import CONVENTIONS, DEFAULT_CONVENTION, ood_metrics
 from srood.models import Classifier
 from srood.models.weights import Triple, WeightsInfo, load_model
@@ -127,8 +128,8 @@ def evaluate(
     }
 
     folder.mkdir(parents=True, exist_ok=True)
-    runs.write_text(folder / "eval.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    runs.write_text(folder / "eval.csv", to_csv(result))
+    write_text(folder / "eval.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "eval.csv", to_csv(result))
     plot_histograms(id_scores[PLOTTED_SCORE], plotted, PLOTTED_SCORE, folder / "eval-scores.png")
     plot_roc(id_scores[PLOTTED_SCORE], plotted, PLOTTED_SCORE, folder / "eval-roc.png")
     return {**result, "out": str(folder)}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from srood.errors import InputError
+from srood.files import write_text
 from srood.losses import LossParts, ce_loss, sr_loss, sroe_loss
 from srood.models.weights import load_model, save_weights
 from train import batches, runs
@@ -244,4 +245,4 @@ def cut_log(path: Path, step: int) -> None:
                 kept.append(text)
         except ValueError:
             break
-    runs.write_text(path, "".join(kept))
+    write_text(path, "".join(kept))

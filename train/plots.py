@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
+
+from srood.files import replace_file
 
 ID_COLOUR, OOD_COLOUR = "#4477aa", "#cc6677"
 
@@ -75,6 +76,4 @@ def _figure(columns: int, rows: int, panel: tuple[float, float]):
 
 
 def _save(figure, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
-    os.replace(partial, path)
+    replace_file(path, lambda beside: figure.savefig(beside, format="png", dpi=150, metadata={"Software": None}))

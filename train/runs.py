@@ -24,6 +24,7 @@ import yaml
 
 from srood import __version__
 from srood.errors import InputError
+from srood.files import sync_folder, write_text
 from srood.models.weights import WeightsInfo, save_weights
 from train.config import CONFIG_FILE, PretrainConfig, TuneConfig, config_values
 
@@ -104,7 +105,7 @@ def save_checkpoint(
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, folder)
-        _sync(folder.parent)  # before the older ones go
+        sync_folder(folder.parent)  # before the older ones go
     for other in folder.parent.iterdir():
         if other.name != folder.name:
             shutil.rmtree(other)
@@ -171,22 +172,3 @@ def versions() -> dict[str, str]:
     packages = ("torch", "lightning-fabric", "numpy", "scikit-learn", "pillow")
     found = {name: importlib.metadata.version(name) for name in packages}
     return {"srood": __version__, "python": platform.python_version(), **found}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file beside its final name, then rename it."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def _sync(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

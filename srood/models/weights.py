@@ -7,7 +7,6 @@ and ``image_size``. All are optional when read.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from srood.errors import InputError
+from srood.files import replace_file
 from srood.models import MODELS, Classifier, build_model
 
 Triple = tuple[float, float, float]
@@ -127,12 +127,8 @@ def save_weights(path: Path, tensors: dict[str, torch.Tensor], info: WeightsInfo
     length = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header + data[8 + length :])
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    content = len(header).to_bytes(8, "little") + header + data[8 + length :]
+    replace_file(path, lambda beside: beside.write_bytes(content))
 
 
 def _differences(tensors: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]]) -> list[str]:

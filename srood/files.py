@@ -1,0 +1,34 @@
+"""Files that are whole or not there: written beside their place, brought to the disk, and renamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file beside `path`, and put it in place; what was there before stays if it fails."""
+    beside = path.with_name(path.name + ".partial")
+    try:
+        write(beside)
+        with open(beside, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, errors: str = "strict") -> None:
+    """Write a whole text file in UTF-8; `errors` says what becomes of characters that it cannot hold."""
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8", errors=errors))
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
