@@ -17,15 +17,14 @@ BETA = 0.5  # weight of the outlier term; likewise
 
 
 class LossParts(NamedTuple):
-    """A loss and the unweighted terms that it was added up from; each a scalar tensor.
+    """A loss and the unweighted terms that it was added up from, by name; each a scalar tensor.
 
-    Only `total` is meant to be differentiated. A term that the loss does not have is zero.
+    Only `total` is meant to be differentiated. The terms ``cross_entropy`` and ``sparsity`` are always there, to be
+    watched, also where the loss does not have them.
     """
 
     total: Tensor
-    cross_entropy: Tensor
-    sparsity: Tensor
-    outlier_exposure: Tensor
+    terms: dict[str, Tensor]
 
 
 def sparsity(features: Tensor) -> Tensor:
@@ -59,7 +58,7 @@ def ce_loss(logits: Tensor, features: Tensor, labels: Tensor) -> LossParts:
         labels: (N,) int64, in [0, C)
     """
     cross_entropy = F.cross_entropy(_full_precision(logits), labels)
-    return LossParts(cross_entropy, cross_entropy, sparsity(features.detach()), torch.zeros_like(cross_entropy))
+    return LossParts(cross_entropy, {"cross_entropy": cross_entropy, "sparsity": sparsity(features.detach())})
 
 
 def sr_loss(logits: Tensor, features: Tensor, labels: Tensor, *, alpha: float = ALPHA) -> LossParts:
@@ -73,7 +72,7 @@ def sr_loss(logits: Tensor, features: Tensor, labels: Tensor, *, alpha: float = 
     """
     cross_entropy = F.cross_entropy(_full_precision(logits), labels)
     l1 = sparsity(features)
-    return LossParts(cross_entropy + alpha * l1, cross_entropy, l1, torch.zeros_like(cross_entropy))
+    return LossParts(cross_entropy + alpha * l1, {"cross_entropy": cross_entropy, "sparsity": l1})
 
 
 def sroe_loss(
@@ -99,7 +98,7 @@ def sroe_loss(
         raise ValueError(f"sroe_loss: {len(logits)} rows of logits for {count} labels leave no outliers")
     sr = sr_loss(logits[:count], features[:count], labels, alpha=alpha)
     oe = outlier_exposure(logits[count:])
-    return LossParts(sr.total + beta * oe, sr.cross_entropy, sr.sparsity, oe)
+    return LossParts(sr.total + beta * oe, {**sr.terms, "outlier_exposure": oe})
 
 
 def _full_precision(x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """OOD scores: one function each from logits to a score an image. Larger = more OOD, for every score here.
 
-Inputs are (N, C) logits in any floating type, outputs (N,) scores in float32 or wider.
+Inputs are (N, C) logits in any floating type, outputs (N,) scores in float32 or wider. `SCORES` has all of them by
+name, as functions of logits and features.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ def max_logit(logits: Tensor) -> Tensor:
     return -_full_precision(logits).amax(dim=1)
 
 
-SCORES: dict[str, Callable[[Tensor], Tensor]] = {"energy": energy, "msp": msp, "max-logit": max_logit}
+Score = Callable[[Tensor, Tensor], Tensor]  # logits (N, C), features (N, D) -> (N,)
+
+SCORES: dict[str, Score] = {
+    "energy": lambda logits, features: energy(logits),
+    "msp": lambda logits, features: msp(logits),
+    "max-logit": lambda logits, features: max_logit(logits),
+}
 
 
 def _full_precision(x: Tensor) -> Tensor:

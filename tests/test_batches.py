@@ -14,6 +14,7 @@ from train.batches import (
     outlier_rows,
     steps_per_epoch,
 )
+from train.id_sets import validation_split
 
 
 def test_every_id_image_is_seen_once_an_epoch():
@@ -87,3 +88,13 @@ def test_normalisation_against_numpy():
     assert got.dtype == torch.float32
     assert got.is_contiguous()
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_validation_rows_are_a_share_of_each_class():
+    labels = np.repeat([0, 1, 2, 3], [100, 40, 2, 1])
+    train, held_out = validation_split(labels, 0.1, seed=3)
+    assert np.array_equal(np.sort(np.r_[train, held_out]), np.arange(143))
+    assert np.bincount(labels[held_out], minlength=4).tolist() == [10, 4, 1, 0]  # never all of a class
+    assert np.array_equal(held_out, validation_split(labels, 0.1, seed=3)[1])
+    assert not np.array_equal(held_out, validation_split(labels, 0.1, seed=4)[1])
+    assert len(validation_split(labels, 0.0, seed=3)[1]) == 0

@@ -19,7 +19,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from srood.errors import InputError
 from srood.models import build_model
 from srood.models.weights import WeightsInfo, load_model, save_weights
-from train.cli import print_evaluation
+from train.commands.evaluation import print_evaluation
 from train.config import PretrainConfig
 from train.evaluate import evaluate, forward
 from train.pretrain import pretrain

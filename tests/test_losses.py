@@ -46,7 +46,9 @@ def test_sroe_and_its_parts_against_numpy():
     rng = np.random.default_rng(1)
     logits, features, labels = rng.normal(size=(9, 4)), rng.normal(size=(9, 6)), np.array([0, 3, 1])
     loss = sroe_loss(torch.tensor(logits), torch.tensor(features), torch.tensor(labels), alpha=0.3, beta=0.7)
-    for got, expected in zip(loss, _numpy_sroe(logits, features, labels, 0.3, 0.7), strict=True):
+    for got, expected in zip(
+        (loss.total, *loss.terms.values()), _numpy_sroe(logits, features, labels, 0.3, 0.7), strict=True
+    ):
         assert got.item() == pytest.approx(expected, rel=1e-12)
 
 
@@ -109,7 +111,7 @@ def test_pretraining_watches_sparsity_without_learning_from_it():
     loss = ce_loss(logits[:2], features[:2], labels)
     loss.total.backward()
     assert features.grad is None
-    assert loss.sparsity.item() == pytest.approx(features.detach()[:2].abs().sum(1).mean().item())
+    assert loss.terms["sparsity"].item() == pytest.approx(features.detach()[:2].abs().sum(1).mean().item())
 
 
 def test_half_precision_inputs_are_summed_in_float32():

@@ -32,7 +32,7 @@ def test_scores_against_pytorch_ood(logits):
 def test_larger_is_more_ood():
     confident, unsure = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[0.1, 0.0, 0.0]])
     for score in SCORES.values():
-        assert score(confident).item() < score(unsure).item()
+        assert score(confident, confident).item() < score(unsure, unsure).item()
 
 
 def test_large_logits_do_not_overflow_and_bfloat16_is_widened():
@@ -40,4 +40,4 @@ def test_large_logits_do_not_overflow_and_bfloat16_is_widened():
     np.testing.assert_allclose(energy(large), [-1000.0, 1000.0 - np.log(2)], rtol=1e-6)
     np.testing.assert_allclose(msp(large), [-1.0, -0.5], rtol=1e-6)
     for score in SCORES.values():
-        assert score(large.bfloat16()).dtype == torch.float32
+        assert score(large.bfloat16(), large).dtype == torch.float32

@@ -23,6 +23,8 @@ from srood.metrics import DEFAULT_CONVENTION
 from srood.models import MODELS, build_model
 from srood.models.weights import WeightsInfo, load_model, save_weights
 from train import cli
+from train.commands import evaluation, training
+from train.commands.options import MODEL_HELP
 from train.config import PretrainConfig, TuneConfig, make_config, read_config
 from train.devices import resolve_precision
 
@@ -73,13 +75,13 @@ def test_help_and_version_are_quick():
 
 
 def test_defaults_of_the_command_are_those_of_the_configuration():
-    for command, config in ((cli.pretrain, PretrainConfig()), (cli.train, TuneConfig())):
+    for command, config in ((training.pretrain, PretrainConfig()), (training.train, TuneConfig())):
         for name, parameter in inspect.signature(command).parameters.items():
             if name not in ("context", "out", "resume"):
                 assert parameter.default == getattr(config, name), name
     assert (TuneConfig().alpha, TuneConfig().beta) == (ALPHA, BETA) == (0.02, 0.5)
-    assert inspect.signature(cli.evaluate).parameters["convention"].default == DEFAULT_CONVENTION
-    assert all(name in cli.MODEL_HELP for name in MODELS)
+    assert inspect.signature(evaluation.evaluate).parameters["convention"].default == DEFAULT_CONVENTION
+    assert all(name in MODEL_HELP for name in MODELS)
 
 
 def test_the_recipe_is_the_papers():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 # purposes that random numbers are drawn for; each has streams of its own
-ID_ORDER, OUTLIER_ORDER, ID_AUGMENTATION, OUTLIER_AUGMENTATION = range(4)
+ID_ORDER, OUTLIER_ORDER, ID_AUGMENTATION, OUTLIER_AUGMENTATION, VALIDATION = range(5)
 
 
 def derived_seed(*numbers: int) -> int:

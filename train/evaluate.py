@@ -207,7 +207,7 @@ def to_csv(result: dict[str, Any]) -> str:
 
 def _scores(logits: torch.Tensor) -> dict[str, np.ndarray]:
     # in float64: softmax in float32 is 1 for many ID images, and the ties change MSP's AUROC by 0.02 %
-    return {name: score(logits.double()).numpy() for name, score in SCORES.items()}
+    return {name: score(logits.double(), logits).numpy() for name, score in SCORES.items()}
 
 
 def _set_record(images: Images) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from srood.datasets import Images, dataset_info, load_images
 from srood.errors import InputError
 from srood.models.weights import Triple, WeightsInfo
+from train.batches import VALIDATION, derived_seed
 
 
 def load_labelled(spec: str, image_size: int, num_classes: int = 0) -> Images:
@@ -67,6 +68,26 @@ def normalisation(id_set: str, info: WeightsInfo, images: np.ndarray | None = No
     std[std < 1e-6] = 1.0
     rounded = [[round(float(value), 6) for value in values] for values in (mean, std)]
     return (rounded[0][0], rounded[0][1], rounded[0][2]), (rounded[1][0], rounded[1][1], rounded[1][2])
+
+
+def validation_split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on and rows held out, each class alike: a function of labels, share and seed alone.
+
+    Args:
+        labels: (N,) int64
+        share: of the images of each class, in [0, 1); what is held out is rounded, and at least one of two or more
+        seed: of the run
+
+    Returns:
+        train_rows, held_out_rows: int64, ascending; together every row once
+    """
+    held_out = np.zeros(len(labels), bool)
+    if share > 0:
+        rng = np.random.default_rng(derived_seed(seed, VALIDATION))
+        for label in np.unique(labels):
+            rows = rng.permutation(np.flatnonzero(labels == label))
+            held_out[rows[: min(len(rows) - 1, max(1, round(share * len(rows))))]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def check_classes(what: str, num_classes: int, info: WeightsInfo, images: Images) -> None:

@@ -180,8 +180,9 @@ def _how_to_continue(run: Path) -> Iterator[None]:
 def step_numbers(loss: LossParts, logits: Tensor, labels: Tensor) -> dict[str, float]:
     """The loss, its parts and the accuracy on the ID images, as numbers; fetched from the device at once."""
     accuracy = (logits[: len(labels)].argmax(dim=1) == labels).float().mean()
-    names = ("loss", "cross_entropy", "sparsity", "outlier_exposure", "id_accuracy")
-    return dict(zip(names, torch.stack([*loss, accuracy]).tolist(), strict=True))
+    names = ("loss", *loss.terms, "id_accuracy")
+    values = torch.stack([loss.total, *loss.terms.values(), accuracy])
+    return dict(zip(names, values.tolist(), strict=True))
 
 
 class Interval:
@@ -214,9 +215,9 @@ class Interval:
         if self.last_note and self.steps < 10:
             return self.last_note
         m = self.means()
-        text = f"loss {m['loss']:.3f} = CE {m['cross_entropy']:.3f}, L1 {m['sparsity']:.2f}"
-        text += f", OE {m['outlier_exposure']:.3f}" if m["outlier_exposure"] else ""
-        return f"{text}; accuracy {m['id_accuracy']:.1%}; {m['images_per_second']:,.0f} images/s"
+        terms = [f"{name.replace('_', ' ')} {m[name]:.3f}" for name in self.sums if name not in ("loss", "id_accuracy")]
+        rate = f"{m['images_per_second']:,.0f} images/s"
+        return f"loss {m['loss']:.3f} ({', '.join(terms)}); accuracy {m['id_accuracy']:.1%}; {rate}"
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""`srood calibrate`, `srood detect` and `srood export`."""
