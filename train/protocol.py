@@ -16,9 +16,13 @@ PAPER_CONVENTION, PAPER_DRAWS, PAPER_OOD = "paper", 10, ("paper",)
 
 @dataclass(frozen=True)
 class Settings:
-    """How scores are turned into figures; `draws` None uses all images."""
+    """How scores are turned into figures; `draws` None uses all images.
+
+    `required` are the scores that were asked for by name, and not as one of ``all``.
+    """
 
     scores: tuple[str, ...]
+    required: frozenset[str] = frozenset()
     convention: str = DEFAULT_CONVENTION
     tpr: float = 0.95
     draws: Draws | None = None
@@ -65,4 +69,7 @@ def settings_of(
         raise InputError(f"--draw-size {draw_size}: give 1 or more images")
     if draw_seed < 0:
         raise InputError(f"--draw-seed {draw_seed}: give 0 or more")
-    return Settings(tuple(choose(scores)), convention, tpr, Draws(draws, draw_size or 0, draw_seed) if draws else None)
+    chosen = tuple(choose(scores))
+    required = frozenset(name.strip() for text in scores for name in text.split(",")) & frozenset(chosen)
+    wanted = Draws(draws, draw_size or 0, draw_seed) if draws else None
+    return Settings(chosen, required, convention, tpr, wanted)
