@@ -6,10 +6,13 @@ name, as functions of logits and features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from srood.errors import InputError
 
 
 def energy(logits: Tensor) -> Tensor:
@@ -30,13 +33,48 @@ def max_logit(logits: Tensor) -> Tensor:
     return -_full_precision(logits).amax(dim=1)
 
 
+def sparsity(features: Tensor) -> Tensor:
+    """-||F(x)||_1, the negated sum of the features."""
+    return -_full_precision(features).abs().sum(dim=1)
+
+
 Score = Callable[[Tensor, Tensor], Tensor]  # logits (N, C), features (N, D) -> (N,)
 
 SCORES: dict[str, Score] = {
     "energy": lambda logits, features: energy(logits),
     "msp": lambda logits, features: msp(logits),
     "max-logit": lambda logits, features: max_logit(logits),
+    "sparsity": lambda logits, features: sparsity(features),
 }
+ODIN = "odin"  # srood.odin: needs the network, not only logits and features
+
+
+def choose(names: Sequence[str]) -> list[str]:
+    """The names of scores that ``--score`` stands for, in the order given, each once.
+
+    Args:
+        names: names, also several in one with commas between; ``default`` for all of `SCORES` and ``all`` for these,
+            ODIN and all of `srood.posthoc.POSTHOC`. None at all is ``default``.
+
+    Raises:
+        InputError: an unknown name; the message has those most like it.
+    """
+    from srood.posthoc import POSTHOC  # which is built on this module
+
+    every = [*SCORES, ODIN, *POSTHOC]
+    chosen: list[str] = []
+    for name in [part.strip() for text in names or ["default"] for part in text.split(",")]:
+        if name == "all":
+            chosen += every
+        elif name == "default":
+            chosen += SCORES
+        elif name in every:
+            chosen.append(name)
+        else:
+            near = difflib.get_close_matches(name, every, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(every)}, default, all"
+            raise InputError(f"--score {name}: is unknown; {hint}")
+    return list(dict.fromkeys(chosen))
 
 
 def _full_precision(x: Tensor) -> Tensor:
