@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from srood.errors import InputError
-from srood.files import replace_file, write_text
+from srood.files import write_text
 from srood.posthoc import needs_id_images
 from train import runs
 from train.devices import describe_device, resolve_device, resolve_precision
@@ -24,11 +23,12 @@ from train.passes import Passes
 from train.plots import plot_histograms, plot_roc
 from train.protocol import PAPER_OOD, Settings, settings_of
 from train.results import combine_seeds, result_of
-from train.scoring import ScoresOf, score_images
+from train.score_files import SCORES_FILE, write_scores
+from train.scoring import score_images
 from train.subject import Subject, open_subjects
 
 CACHE = "cache"  # folder of outputs, in the run
-RESULT_FILE, SCORES_FILE = "eval.json", "eval-scores.npz"
+RESULT_FILE = "eval.json"
 
 
 @dataclass(frozen=True)
@@ -135,39 +135,6 @@ def _evaluate_one(
     plot_histograms(id_scores[shown], plotted, shown, folder / "eval-scores.png")
     plot_roc(id_scores[shown], plotted, shown, folder / "eval-roc.png", settings.tpr)
     return result
-
-
-def write_scores(path: Path, id_scores: ScoresOf, ood_scores: dict[str, ScoresOf]) -> None:
-    """Each image's scores as ``np.load`` reads them: float32 arrays ``SCORE|`` of ID and ``SCORE|SPEC`` of OOD images."""
-    arrays = {
-        f"{score}|{spec}": values.astype(np.float32)
-        for spec, scores in {"": id_scores, **ood_scores}.items()
-        for score, values in scores.items()
-    }
-
-    def write(beside: Path) -> None:
-        with open(beside, "wb") as file:  # np.savez would add .npz to a name
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-
-    replace_file(path, write)
-
-
-def read_scores(path: Path, score: str) -> dict[str, np.ndarray]:
-    """One score of all images that `write_scores` wrote: (N,) float32 by spec of the OOD set, ``""`` for ID.
-
-    Raises:
-        InputError: no such file, a damaged one, or one without this score.
-    """
-    try:
-        with np.load(path) as file:
-            wanted = {name: name.partition("|")[2] for name in file.files if name.partition("|")[0] == score}
-            arrays = {spec: file[name] for name, spec in wanted.items()}
-    except Exception as error:  # a damaged zip raises nearly anything
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        raise InputError(f"{path}: {reason}; run `srood eval` again") from error
-    if "" not in arrays:
-        raise InputError(f"{path}: holds no score '{score}'; run `srood eval` again with --score {score}")
-    return arrays
 
 
 def _write_result(folder: Path, result: dict[str, Any]) -> None:

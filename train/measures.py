@@ -36,11 +36,11 @@ class Draws:
     def rows(self, count: int) -> list[np.ndarray]:
         """Row numbers of each draw from a set of `count` images, ascending, without replacement within a draw.
 
-        A set with no more images than a draw takes is taken whole each time. Sets of the same size get the same rows,
-        whatever the classifier: so two classifiers are compared on the same images.
+        A set with no more images than a draw takes is taken whole, once: there is nothing to draw. Sets of the same
+        size get the same rows, whatever the classifier: so two classifiers are compared on the same images.
         """
         if count <= self.size:
-            return [np.arange(count)] * self.number
+            return [np.arange(count)]
         return [
             np.sort(np.random.default_rng([self.seed, number]).choice(count, self.size, replace=False))
             for number in range(self.number)
@@ -55,10 +55,8 @@ def samples_of(
     Args:
         id_scores, ood_scores: (N,), (M,), larger = more OOD
     """
-    if draws is None or len(ood_scores) <= draws.size:
-        whole = ood_metrics(id_scores, ood_scores, convention, tpr)
-        return [whole] * (1 if draws is None else draws.number)
-    return [ood_metrics(id_scores, ood_scores[rows], convention, tpr) for rows in draws.rows(len(ood_scores))]
+    rows = draws.rows(len(ood_scores)) if draws else [np.arange(len(ood_scores))]
+    return [ood_metrics(id_scores, ood_scores[drawn], convention, tpr) for drawn in rows]
 
 
 def average(values: Sequence[Mapping[str, float]]) -> Metrics:
@@ -72,8 +70,13 @@ def deviation(values: Sequence[Mapping[str, float]]) -> Metrics:
 
 
 def over_sets(sets: Sequence[Mapping[str, list[Metrics]]], score: str) -> list[Metrics]:
-    """Means over OOD sets of one score, draw by draw; `sets` hold the samples of each score."""
-    return [average(draw) for draw in zip(*(samples[score] for samples in sets), strict=True)]
+    """Means over OOD sets of one score, draw by draw; `sets` hold the samples of each score.
+
+    A set that was taken whole has one sample, which stands beside each draw of the others.
+    """
+    number = max(len(samples[score]) for samples in sets)
+    columns = [samples[score] * (number if len(samples[score]) == 1 else 1) for samples in sets]
+    return [average(draw) for draw in zip(*columns, strict=True)]
 
 
 def reduce(samples: Mapping[str, list[Metrics]]) -> tuple[ByScore, ByScore | None]:

@@ -1,4 +1,4 @@
-"""Which OOD sets an evaluation is about: sets by spec, and groups of sets by name, of which some may be out of reach."""
+"""Which OOD sets an evaluation is about: sets by spec, and groups of sets, of which some may be out of reach."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from srood.files import replace_file
@@ -60,7 +60,7 @@ class OutputCache:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            replace_file(path, lambda beside: save_file(contiguous, beside, metadata))
+            replace_file(path, lambda beside: beside.write_bytes(save(contiguous, metadata)))
             _prune(self.folder)
         except (OSError, SafetensorError) as error:
             say(f"note: {path} cannot be written ({error}); the next evaluation computes these outputs again")

@@ -37,7 +37,9 @@ def plot_histograms(id_scores: np.ndarray, ood_scores: dict[str, np.ndarray], na
     _save(figure, path)
 
 
-def plot_roc(id_scores: np.ndarray, ood_scores: dict[str, np.ndarray], name: str, path: Path) -> None:
+def plot_roc(
+    id_scores: np.ndarray, ood_scores: dict[str, np.ndarray], name: str, path: Path, tpr: float = 0.95
+) -> None:
     """ROC curves of one score, a line per OOD set, OOD positive; the legend gives the areas.
 
     Args:
@@ -45,6 +47,7 @@ def plot_roc(id_scores: np.ndarray, ood_scores: dict[str, np.ndarray], name: str
         ood_scores: (M,) by the name of the OOD set
         name: the score's name
         path: the PNG to write
+        tpr: where a line is drawn
     """
     from sklearn.metrics import auc, roc_curve
 
@@ -52,16 +55,16 @@ def plot_roc(id_scores: np.ndarray, ood_scores: dict[str, np.ndarray], name: str
     axes = figure.add_subplot(1, 1, 1)
     for ood, scores in ood_scores.items():
         positive = np.arange(len(id_scores) + len(scores)) >= len(id_scores)
-        fpr, tpr, _ = roc_curve(positive, np.concatenate([id_scores, scores]))
-        axes.plot(fpr, tpr, label=f"{ood}: AUROC {100 * auc(fpr, tpr):.2f} %")
+        flagged_id, flagged_ood, _ = roc_curve(positive, np.concatenate([id_scores, scores]))
+        axes.plot(flagged_id, flagged_ood, label=f"{ood}: AUROC {100 * auc(flagged_id, flagged_ood):.2f} %")
     axes.plot([0, 1], [0, 1], color="0.7", linestyle=":", label="chance")
-    axes.axhline(0.95, color="0.5", linewidth=0.8, linestyle="--")
+    axes.axhline(tpr, color="0.5", linewidth=0.8, linestyle="--")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.005)
     axes.set_aspect("equal")
     axes.set_title(f"score: {name}")
     axes.set_xlabel("share of ID images flagged (FPR)")
-    axes.set_ylabel("share of OOD images flagged (TPR); dashed: 95 %")
+    axes.set_ylabel(f"share of OOD images flagged (TPR); dashed: {100 * tpr:g} %")
     axes.legend(loc="lower right", frameon=False, fontsize="small")
     _save(figure, path)
 

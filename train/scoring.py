@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ ScoresOf = dict[str, np.ndarray]  # (N,) float64 by name of the score
 
 
 def score_images(
-    passes: Passes, images: EvalImages, names: Sequence[str], required: Sequence[str]
+    passes: Passes, images: EvalImages, names: Sequence[str], required: Collection[str]
 ) -> tuple[Outputs, ScoresOf, dict[str, ScoresOf], dict[str, str]]:
     """Score the ID test images and every OOD set.
 
@@ -65,7 +65,7 @@ def score_images(
 
 
 def _functions(
-    passes: Passes, images: EvalImages, names: Sequence[str], required: Sequence[str]
+    passes: Passes, images: EvalImages, names: Sequence[str], required: Collection[str]
 ) -> tuple[dict[str, Score], dict[str, str]]:
     functions: dict[str, Score] = {name: SCORES[name] for name in names if name in SCORES}
     posthoc = [name for name in names if name in POSTHOC]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "–": "--",
+    "\n": " ",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
@@ -41,6 +42,11 @@ class Table:
     rules: frozenset[int] = frozenset()
     title: str = ""
     notes: tuple[str, ...] = ()
+
+
+def with_notes(table: Table, notes: Iterable[str]) -> Table:
+    """The table with further notes."""
+    return replace(table, notes=(*table.notes, *notes))
 
 
 def per_cent(value: float, deviation: float | None = None) -> str:
@@ -140,7 +146,7 @@ def _joined(cell: Cell, best_form: str, escape) -> str:
 
 
 def _words(text: str) -> str:
-    return text.replace("|", r"\|")
+    return text.replace("|", r"\|").replace("\n", " ")
 
 
 def _latex(text: str) -> str:
