@@ -102,11 +102,15 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
 
 @contextmanager
 def _reading(total: int) -> Iterator[Callable[[str], None]]:
+    """Yields a function to be called with the name of each set before it is read."""
     with progress_bar("sets") as progress:
-        task = progress.add_task("reading", total=total, note="", completed=-1)
+        task = progress.add_task("reading", total=total, note="")
+        begun = 0
 
         def step(name: str) -> None:
-            progress.update(task, advance=1, note=name)
+            nonlocal begun
+            progress.update(task, completed=begun, note=name)
+            begun += 1
 
         yield step
         progress.update(task, completed=total, note="")

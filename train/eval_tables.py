@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,8 @@ from train.tables import MISSING, Cell, Table, per_cent, to_csv
 
 HEADINGS = {"auroc": "AUROC", "aupr_in": "AUPR-in", "aupr_out": "AUPR-out", "detection_error": "error"}
 FEW = 4  # scores up to which each OOD set has rows of its own
+NO_FIGURE = "–"  # of a set that is missing, where there are many scores
 GAP = 2  # between columns of a printed table
-NEWLINE = "\n"
 
 
 def heading(metric: str) -> str:
@@ -71,21 +72,20 @@ def eval_csv(result: Mapping[str, Any]) -> str:
     with_std = result["deviation"] is not None
     of_id, convention = result["id"], result["convention"]
     header = ["ood", "score", *metrics, *([f"{metric}_std" for metric in metrics] if with_std else [])]
-    header += ["ood_images", "id_images", "id_accuracy", "id_ece", "id_aurc", "convention", "definition", "groups"]
-    header += ["sets", MISSING]
+    header += ["ood_images", "id_images", "id_accuracy", "id_accuracy_std", "id_ece", "id_aurc"]
+    header += ["convention", "definition", "groups", "sets", MISSING]
+    of_all = [of_id["images"], of_id["accuracy"], result.get("id_accuracy_std", ""), of_id["ece"]]
     about = [convention["name"], convention[convention["metric"]]]
 
     def rows_of(name: str, scores: Mapping, std: Mapping | None, images: object, groups: str, sets: str):
         for score, values in scores.items():
             figures = [values[metric] for metric in metrics]
             figures += [std[score][metric] if std else "" for metric in metrics] if with_std else []
-            of_score = [of_id["images"], of_id["accuracy"], of_id["ece"], of_id["aurc"][score], *about]
-            yield [name, score, *figures, images, *of_score, groups, sets, ""]
+            yield [name, score, *figures, images, *of_all, of_id["aurc"][score], *about, groups, sets, ""]
 
     def missing_row(name: str, groups: str, sets: str, reason: str):
         gaps = [""] * (len(metrics) * (2 if with_std else 1) + 2)
-        of_id_part = [of_id["images"], of_id["accuracy"], of_id["ece"], "", *about]
-        return [name, *gaps, *of_id_part, groups, sets, reason]
+        return [name, *gaps, *of_all, "", *about, groups, sets, reason]
 
     rows: list[list[object]] = []
     for spec in result["sets"]:
@@ -134,36 +134,26 @@ def _by_set(result: Mapping[str, Any], title: str) -> Table:
     if rows:
         rules.append(len(rows) - 1)
     for group, entry in _partial_groups(result):
-        block(
-            f"{group}: {_mean_name(len(entry['sets']), len(entry['missing']), suffix='')}",
-            "",
-            entry["mean"],
-            entry["std"],
-        )
+        block(f"{group}: {_mean_name(entry)}", "", entry["mean"], entry["std"])
     if len(result["sets"]) > 1:
-        mean_of = result["mean_of"]
-        name = _mean_name(mean_of["sets"], mean_of["of"] - mean_of["sets"])
-        block(name, "", result["mean"], result["mean_std"])
+        block(_mean_name(result["mean_of"]), "", result["mean"], result["mean_std"])
     columns = ("OOD set", "score", "images", *(heading(metric) for metric in metrics))
     return Table(columns, tuple(rows), 2, frozenset(rules), title)
 
 
 def _by_score(result: Mapping[str, Any], metric: str, title: str) -> Table:
+    """Means first and missing sets last, for where a table is divided."""
     columns: list[tuple[str, Mapping, Mapping | None]] = []
-    for spec in result["sets"]:
-        entry = result["ood"].get(spec, {"scores": {}})
-        columns.append((spec, entry["scores"], entry.get("std")))
-    for group, entry in _partial_groups(result):
-        name = f"{group}:\n{_mean_name(len(entry['sets']), len(entry['missing']), NEWLINE, '')}"
-        columns.append((name, entry["mean"], entry["std"]))
     if len(result["sets"]) > 1:
-        mean_of = result["mean_of"]
-        name = _mean_name(mean_of["sets"], mean_of["of"] - mean_of["sets"], NEWLINE)
-        columns.append((name, result["mean"], result["mean_std"]))
+        columns.append((_mean_name(result["mean_of"]), result["mean"], result["mean_std"]))
+    for group, entry in _partial_groups(result):
+        columns.append((f"{group}: {_mean_name(entry)}", entry["mean"], entry["std"]))
+    columns += [(spec, entry["scores"], entry.get("std")) for spec, entry in result["ood"].items()]
+    columns += [(spec, {}, None) for spec in result["missing"]]
     order = sorted(result["mean"], key=lambda score: -result["mean"][score]["auroc"])
     cells: list[list[Cell]] = []
     for _, scores, std in columns:
-        texts = [per_cent(scores[s][metric], std[s][metric] if std else None) if scores else "–" for s in order]
+        texts = [per_cent(scores[s][metric], std[s][metric] if std else None) if scores else NO_FIGURE for s in order]
         cells.append(mark_best(texts, [scores[s][metric] for s in order] if scores else [], metric))
     rows = tuple(zip(order, *cells, strict=True))
     return Table(("score", *(name for name, _, _ in columns)), rows, 1, title=title)
@@ -179,21 +169,28 @@ def mark_best(texts: Sequence[str], values: Sequence[float], metric: str) -> lis
 
 
 def _divided(table: Table, width: int) -> list[Table]:
-    """The same table as several that fit a width, each with the labels."""
+    """The same table as several that fit a width, each with the labels; long headings are broken between words.
+
+    Missing sets that do not fit into the first are left to the notes.
+    """
+    columns = [column.replace(": ", ":\n").replace(" of ", " of\n", 1) for column in table.columns]
+    columns = [re.sub(r"(?<=\w):(?=\w)", ":\n", column) for column in columns]
     widths = [
-        max(*map(len, table.columns[n].splitlines()), *(len(_plain(row[n])) + 1 for row in table.rows)) + GAP
-        for n in range(len(table.columns))
+        max(*map(len, columns[n].splitlines()), *(len(_plain(row[n])) + 1 for row in table.rows)) + GAP
+        for n in range(len(columns))
     ]
-    label, parts, used = widths[0], [[]], widths[0]  # type: ignore[var-annotated]
-    for number in range(1, len(table.columns)):
+    parts: list[list[int]] = [[]]
+    used = widths[0]
+    for number in range(1, len(columns)):
         if used + widths[number] > width and parts[-1]:
             parts.append([])
-            used = label
+            used = widths[0]
         parts[-1].append(number)
         used += widths[number]
+    parts[1:] = [part for part in parts[1:] if any(row[n] != NO_FIGURE for row in table.rows for n in part)]
     return [
         Table(
-            tuple(table.columns[n] for n in (0, *part)),
+            tuple(columns[n] for n in (0, *part)),
             tuple(tuple(row[n] for n in (0, *part)) for row in table.rows),
             1,
             title=table.title if number == 0 else "",
@@ -212,8 +209,13 @@ def _partial_groups(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, A
     return [(g, entry) for g, entry in groups if len(entry["sets"]) + len(entry["missing"]) < len(result["sets"])]
 
 
-def _mean_name(sets: int, missing: int, space: str = " ", suffix: str = " sets") -> str:
-    return f"mean of{space}{sets} of {sets + missing}{suffix}" if missing else "mean"
+def _mean_name(mean_of: Mapping[str, Any]) -> str:
+    """``mean``, or of how many sets it is where some are missing; of a result or of a group."""
+    if "of" in mean_of:
+        sets, of = mean_of["sets"], mean_of["of"]
+        return "mean" if sets == of else f"mean of {sets} of {of} sets"
+    sets, of = len(mean_of["sets"]), len(mean_of["sets"]) + len(mean_of["missing"])
+    return "mean" if sets == of else f"mean of {sets} of {of}"
 
 
 def _deviation_notes(result: Mapping[str, Any]) -> list[str]:
