@@ -160,12 +160,13 @@ def _by_score(result: Mapping[str, Any], metric: str, title: str) -> Table:
 
 
 def mark_best(texts: Sequence[str], values: Sequence[float], metric: str) -> list[Cell]:
-    """Figures as cells, those marked that are the best once rounded; words alone where there are no values."""
+    """Figures as cells, those marked that are the best once rounded, unless all are; words where there are no values."""
     if not values:
         return list(texts)
     rounded = [round(100 * value, 2) for value in values]
     best = max(rounded) if metric in ("auroc", "aupr_in", "aupr_out", "accuracy") else min(rounded)
-    return [((text, value == best),) for text, value in zip(texts, rounded, strict=True)]
+    several = len(set(rounded)) > 1
+    return [((text, several and value == best),) for text, value in zip(texts, rounded, strict=True)]
 
 
 def _divided(table: Table, width: int) -> list[Table]:

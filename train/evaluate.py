@@ -23,12 +23,11 @@ from train.passes import Passes
 from train.plots import plot_histograms, plot_roc
 from train.protocol import PAPER_OOD, Settings, settings_of
 from train.results import combine_seeds, result_of
-from train.score_files import SCORES_FILE, write_scores
+from train.score_files import RESULT_FILE, SCORES_FILE, write_scores
 from train.scoring import score_images
 from train.subject import Subject, open_subjects
 
 CACHE = "cache"  # folder of outputs, in the run
-RESULT_FILE = "eval.json"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from srood.errors import InputError
 from srood.files import replace_file
 
+RESULT_FILE = "eval.json"
 SCORES_FILE = "eval-scores.npz"
 ScoresOf = Mapping[str, np.ndarray]  # (N,) by name of the score
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,3 +119,54 @@ def _check_format(format: str) -> None:
 
     if format not in FORMATS:
         raise InputError(f"--format {format}: is unknown; choose {', '.join(FORMATS)}")
+
+
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Evaluated runs: run folders, seed groups, folders with an eval.json, or such files.",
+            show_default=False,
+        ),
+    ],
+    score: Annotated[
+        list[str] | None,
+        typer.Option(help="Score, or all that every run has; repeat for more.", show_default="energy"),
+    ] = None,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="The mean over the OOD sets with all metrics, not every set.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for Markdown, CSV, LaTeX, JSON and plots. By default nothing is written."),
+    ] = None,
+    format: Format = "table",
+) -> None:
+    """Put evaluated runs side by side, with no forward pass: one table, and plots with --out."""
+    _check_format(format)
+    import json
+
+    from train import tables
+    from train.compare import compare as run_compare
+    from train.compare_report import check_folder, write_comparison
+    from train.compare_tables import compact_table, compare_csv, compare_values, long_table, notes, wide_table
+
+    if out is not None:
+        check_folder(out)
+    comparison = run_compare(runs, score or ["energy"])
+    left_out = write_comparison(comparison, out, compact) if out is not None else []
+    if format == "json":
+        print(json.dumps(compare_values(comparison), indent=2, ensure_ascii=False))
+    elif format == "csv":
+        print(compare_csv(comparison), end="")
+    elif format == "table":
+        table = compact_table(comparison) if compact else long_table(comparison)
+        tables.print_tables([table], notes(comparison))
+    else:
+        form = tables.to_markdown if format == "markdown" else tables.to_latex
+        table = compact_table(comparison) if compact else wide_table(comparison)
+        print(form(tables.with_notes(table, notes(comparison))), end="")
+    for note in left_out:
+        print(f"note: {note}", file=sys.stderr)
+    if out is not None and format == "table":
+        print(f"written to {out}")
