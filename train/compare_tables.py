@@ -29,7 +29,8 @@ def long_table(comparison: Comparison) -> Table:
             rows.append((name, *label, accuracy[number], *shown))
         rules.append(len(rows) - 1)
     columns = ("OOD set", *_label_names(comparison), "ID acc.", *map(heading, metrics))
-    return Table(columns, tuple(rows), 1 + len(labels[0]), frozenset(rules))
+    title = f"per cent{_of_score(comparison)}; ID: {comparison.id['spec']}"
+    return Table(columns, tuple(rows), 1 + len(labels[0]), frozenset(rules), title)
 
 
 def wide_table(comparison: Comparison) -> Table:
@@ -52,7 +53,7 @@ def wide_table(comparison: Comparison) -> Table:
         for number, label in enumerate(_labels(comparison))
     )
     names = [column or mean_name(comparison) for column in columns]
-    title = f"{' / '.join(map(heading, pair))} in per cent; ID: {comparison.id['spec']}"
+    title = f"{' / '.join(map(heading, pair))} in per cent{_of_score(comparison)}; ID: {comparison.id['spec']}"
     return Table((*_label_names(comparison), "ID accuracy", *names), rows, len(_labels(comparison)[0]), title=title)
 
 
@@ -70,7 +71,7 @@ def compact_table(comparison: Comparison) -> Table:
         )
         for number, label in enumerate(_labels(comparison))
     )
-    title = f"{mean_name(comparison)}, in per cent; ID: {comparison.id['spec']}"
+    title = f"{mean_name(comparison)}, in per cent{_of_score(comparison)}; ID: {comparison.id['spec']}"
     columns = (*_label_names(comparison), "ID acc.", *map(heading, metrics))
     return Table(columns, rows, len(_labels(comparison)[0]), title=title)
 
@@ -157,6 +158,11 @@ def _labels(comparison: Comparison) -> list[tuple[str, ...]]:
     if len({row.score for row in comparison.rows}) == 1:
         return [(row.run.name,) for row in comparison.rows]
     return [(row.run.name, row.score) for row in comparison.rows]
+
+
+def _of_score(comparison: Comparison) -> str:
+    scores = {row.score for row in comparison.rows}
+    return f", score: {next(iter(scores))}" if len(scores) == 1 else ""
 
 
 def _label_names(comparison: Comparison) -> tuple[str, ...]:

@@ -160,7 +160,7 @@ def _by_score(result: Mapping[str, Any], metric: str, title: str) -> Table:
 
 
 def mark_best(texts: Sequence[str], values: Sequence[float], metric: str) -> list[Cell]:
-    """Figures as cells, those marked that are the best once rounded, unless all are; words where there are no values."""
+    """Figures as cells, the best of them marked once rounded, unless all are the same."""
     if not values:
         return list(texts)
     rounded = [round(100 * value, 2) for value in values]
