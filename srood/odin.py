@@ -41,9 +41,9 @@ def odin(
     """
     from pytorch_ood.detector import odin_preprocessing
 
-    moved = odin_preprocessing(
-        model, x, eps=epsilon, temperature=temperature, norm_std=None if std is None else list(std)
-    )
+    with torch.inference_mode(False):  # in which there are no gradients
+        norm_std = None if std is None else list(std)
+        moved = odin_preprocessing(model, x.clone(), eps=epsilon, temperature=temperature, norm_std=norm_std)
     with torch.no_grad():
         logits = model(moved).double()
     return -(logits / temperature).softmax(dim=1).amax(dim=1)
