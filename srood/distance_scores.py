@@ -76,8 +76,8 @@ def she(head: nn.Linear, logits: Tensor, features: Tensor, labels: Tensor) -> Sc
 def vim(head: nn.Linear, logits: Tensor, features: Tensor, labels: Tensor) -> Score:
     """a ||residual of F|| + E(x): the residual of F, centred at -W^+ b, outside the principal subspace of ID images.
 
-    a makes the mean of its first term that of the largest logit. The subspace has the dimensions of the authors' code:
-    1000 from D = 2048 on, 512 from D = 768 on, else D / 2.
+    a makes the mean of its first term that of the largest logit. The subspace has the dimensions of the authors' code
+    for wide networks, 1000 from D = 2048 on and 512 from D = 768 on, and D / 2 below.
     """
     width = features.shape[1]
     dimension = 1000 if width >= 2048 else 512 if width >= 768 else width // 2
@@ -164,7 +164,7 @@ def _class_distance(features: Tensor, labels: Tensor) -> Callable[[Tensor], Tens
 def _largest_products(bank: Tensor, k: int) -> Callable[[Tensor], Tensor]:
     """The k largest inner products with the rows of `bank`, (B, D) -> (B, k), descending.
 
-    FAISS finds candidates in float32, several times as fast as pytorch-ood's searches; their products are computed in
+    FAISS finds candidates in float32, in about half the time of pytorch-ood's searches; their products are computed in
     float64. A few more candidates than k make up for neighbours that change places in float32.
     """
     import faiss

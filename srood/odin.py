@@ -27,8 +27,8 @@ def odin(
     """-max_c softmax(z(x') / T)_c of x' = x - eps sign(grad_x CE(z(x) / T, predicted class)) / std; larger = more OOD.
 
     T and eps are the published values for a DenseNet on CIFAR-10, which the authors chose with OOD images. The moved
-    image is not clipped to [0, 1], as in their code. One batch; the network computes in the precision it has, the softmax in
-    float64: at T = 1000 all probabilities are about 1 / C, and float32 would make ties.
+    image is not clipped to [0, 1], as in their code. One batch; the network computes in the precision it has, the
+    softmax in float64: at T = 1000 all probabilities are about 1 / C, and float32 would make ties.
 
     Args:
         model: in evaluation mode

@@ -37,10 +37,7 @@ class Posthoc:
 
 POSTHOC: dict[str, Posthoc] = {
     "entropy": Posthoc(
-        "Entropy of the softmax",
-        "Chan et al., ICCV 2021, arXiv:2012.06575",
-        posterior_scores.entropy,
-        fitted=False,
+        "Entropy of the softmax", "Chan et al., ICCV 2021, arXiv:2012.06575", posterior_scores.entropy, fitted=False
     ),
     "gen": Posthoc("Generalised entropy (GEN)", "Liu et al., CVPR 2023", posterior_scores.gen, fitted=False),
     "gradnorm": Posthoc(
@@ -122,11 +119,11 @@ def fit(
     if head.bias is None:
         head.bias = nn.Parameter(torch.zeros(head.out_features, dtype=torch.float64), requires_grad=False)
     if logits is None or features is None or labels is None:
-        if POSTHOC[name].fitted:
-            raise InputError(f"score {name}: needs logits, features and labels of ID training images")
         logits, features = torch.empty(0, head.out_features), torch.empty(0, head.in_features)
         labels = torch.empty(0, dtype=torch.int64)
     count = len(labels)
+    if POSTHOC[name].fitted and not count:
+        raise InputError(f"score {name}: needs logits, features and labels of ID training images")
     if logits.shape != (count, head.out_features) or features.shape != (count, head.in_features):
         raise ValueError(
             f"logits {tuple(logits.shape)}, features {tuple(features.shape)} and {count} labels do not fit together "

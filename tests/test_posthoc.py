@@ -69,6 +69,8 @@ def test_which_scores_need_id_images():
     assert needs_id_images(["energy", "odin", "knn"]) and not needs_id_images(["energy", "odin", "ash-s", "gen"])
     with pytest.raises(InputError, match="score knn: needs logits, features and labels of ID training images"):
         fit("knn", nn.Linear(D, C))
+    with pytest.raises(InputError, match="score rmd: needs logits, features and labels of ID training images"):
+        fit("rmd", nn.Linear(D, C), torch.empty(0, C), torch.empty(0, D), torch.empty(0, dtype=torch.int64))
 
 
 def test_images_without_active_features_have_a_score(case):
