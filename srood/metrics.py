@@ -16,8 +16,9 @@ is 0.95 for the usual FPR95:
 
 ``paper`` (what the authors' code computes, after Hendrycks et al., "Deep anomaly detection with outlier exposure")
     As ``id-positive``, but t is the score at which the share of ID images accepted is *nearest* to `tpr`, above or
-    below. Of two shares equally near, the larger; of several scores with that same share (OOD images lie between two
-    ID images), the largest, which accepts the most OOD images; but where all ID images are accepted, the smallest.
+    below; of two equally near (in float64), the larger share. Of several scores with that share, OOD images lying
+    between two ID images, t is the largest, which accepts the most of them; but with all ID images accepted, the
+    smallest.
 
 No interpolation. Images that tie with t are flagged (accepted) with it, so a constant score has an FPR of 1. AUROC and
 detection error are the same under all three, AUPR-in and AUPR-out name their positive class themselves.

@@ -1,7 +1,7 @@
 """ODIN: the maximum softmax probability at a high temperature, of images moved towards their predicted class.
 
 Liang et al., "Enhancing the reliability of out-of-distribution image detection in neural networks", ICLR 2018. It needs
-the network and its gradient, so that it is no function of logits and features: about four forward passes an image.
+the network and its gradient, so that it is no function of logits and features: two forward passes and a backward one.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def odin(
 ) -> Tensor:
     """-max_c softmax(z(x') / T)_c of x' = x - eps sign(grad_x CE(z(x) / T, predicted class)) / std; larger = more OOD.
 
-    The published values of T and eps, which the authors chose on OOD images of CIFAR's kind. The moved image is not
-    clipped to [0, 1], as in their code. One batch; the network computes in the precision it has, the softmax in
-    float64: at T = 1000 all probabilities are about 1 / C, and float32 would make ties.
+    T and eps are the published values for a DenseNet on CIFAR-10, which the authors chose with OOD images. The moved
+    image is not clipped to [0, 1], as in their code. One batch; the network computes in the precision it has, the
+    softmax in float64: at T = 1000 all probabilities are about 1 / C, and float32 would make ties.
 
     Args:
         model: in evaluation mode
@@ -41,9 +41,9 @@ def odin(
     """
     from pytorch_ood.detector import odin_preprocessing
 
-    moved = odin_preprocessing(
-        model, x, eps=epsilon, temperature=temperature, norm_std=None if std is None else list(std)
-    )
+    with torch.inference_mode(False):  # in which there are no gradients
+        norm_std = None if std is None else list(std)
+        moved = odin_preprocessing(model, x.clone(), eps=epsilon, temperature=temperature, norm_std=norm_std)
     with torch.no_grad():
         logits = model(moved).double()
     return -(logits / temperature).softmax(dim=1).amax(dim=1)

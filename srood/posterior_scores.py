@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from srood.errors import InputError
 from srood.scores import Score, msp
 
 GEN_GAMMA = 0.1  # the paper's value for every ID set
@@ -85,6 +86,8 @@ def openmax(head: nn.Linear, logits: Tensor, features: Tensor, labels: Tensor) -
     from pytorch_ood.detector.openmax.numpy import OpenMax
 
     right = logits.argmax(dim=1) == labels
+    if not right.any():
+        raise InputError("none of them is classified rightly")
     detector = OpenMax(tailsize=OPENMAX_TAIL, alpha=OPENMAX_TOP, euclid_weight=1.0)
     detector.fit(logits[right].numpy(), labels[right].numpy())
     count = logits.shape[1]

@@ -37,10 +37,7 @@ class Posthoc:
 
 POSTHOC: dict[str, Posthoc] = {
     "entropy": Posthoc(
-        "Entropy of the softmax",
-        "Chan et al., ICCV 2021, arXiv:2012.06575",
-        posterior_scores.entropy,
-        fitted=False,
+        "Entropy of the softmax", "Chan et al., ICCV 2021, arXiv:2012.06575", posterior_scores.entropy, fitted=False
     ),
     "gen": Posthoc("Generalised entropy (GEN)", "Liu et al., CVPR 2023", posterior_scores.gen, fitted=False),
     "gradnorm": Posthoc(
@@ -119,12 +116,14 @@ def fit(
     if name not in POSTHOC:
         raise InputError(f"score {name!r} is unknown; choose one of {', '.join(POSTHOC)}")
     head = copy.deepcopy(last_layer).cpu().double().requires_grad_(False)
+    if head.bias is None:
+        head.bias = nn.Parameter(torch.zeros(head.out_features, dtype=torch.float64), requires_grad=False)
     if logits is None or features is None or labels is None:
-        if POSTHOC[name].fitted:
-            raise InputError(f"score {name}: needs logits, features and labels of ID training images")
         logits, features = torch.empty(0, head.out_features), torch.empty(0, head.in_features)
         labels = torch.empty(0, dtype=torch.int64)
     count = len(labels)
+    if POSTHOC[name].fitted and not count:
+        raise InputError(f"score {name}: needs logits, features and labels of ID training images")
     if logits.shape != (count, head.out_features) or features.shape != (count, head.in_features):
         raise ValueError(
             f"logits {tuple(logits.shape)}, features {tuple(features.shape)} and {count} labels do not fit together "
@@ -132,11 +131,13 @@ def fit(
         )
     if count and not 0 <= int(labels.min()) <= int(labels.max()) < head.out_features:
         raise ValueError(f"labels lie in [{labels.min()}, {labels.max()}], not in [0, {head.out_features})")
+    if not (torch.isfinite(logits).all() and torch.isfinite(features).all()):
+        raise InputError(f"score {name}: logits or features of ID images are not finite; use another checkpoint")
     logits, features, labels = logits.detach().cpu().double(), features.detach().cpu().double(), labels.cpu()
     try:
         with torch.no_grad():
             score = POSTHOC[name].build(head, logits, features, labels)
-    except (ValueError, AssertionError, InputError, torch.linalg.LinAlgError) as error:
+    except (ValueError, InputError, torch.linalg.LinAlgError) as error:
         raise InputError(f"score {name}: cannot be fitted to these {count:,} ID images: {error}") from error
 
     def checked(logits: Tensor, features: Tensor) -> Tensor:

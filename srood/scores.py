@@ -1,7 +1,8 @@
-"""OOD scores: one function each from logits to a score an image. Larger = more OOD, for every score here.
+"""OOD scores: one function each from logits or features to a score an image. Larger = more OOD, for every score here.
 
-Inputs are (N, C) logits in any floating type, outputs (N,) scores in float32 or wider. `SCORES` has all of them by
-name, as functions of logits and features.
+Inputs are (N, C) logits or (N, D) features in any floating type, outputs (N,) scores in float32 or wider. `SCORES` has
+all of them by name, as functions of logits and features; `choose` knows these and those of srood.posthoc and
+srood.odin.
 """
 
 from __future__ import annotations
@@ -34,8 +35,19 @@ def max_logit(logits: Tensor) -> Tensor:
 
 
 def sparsity(features: Tensor) -> Tensor:
-    """-||F(x)||_1, the negated sum of the features."""
-    return -_full_precision(features).abs().sum(dim=1)
+    """-||F||_2^2 / ||F||_1, the negated activation of an active unit; 0, the largest value, where no unit is active.
+
+    With n = ||F||_1^2 / ||F||_2^2, the effective number of active units (D where all are alike, 1 where one alone is
+    active), the score is -||F||_1 / n: features of ID images are few and strong, those of OOD images weak or spread.
+    Neither half will do alone: OOD images of textures have weak features that are as sparse as those of ID images, and
+    the features of near OOD images are nearly as strong but less sparse. docs/scores.md has the measurement.
+
+    Args:
+        features: (N, D) floating point, the pooled penultimate features
+    """
+    features = _full_precision(features)
+    total = features.abs().sum(dim=1)
+    return torch.where(total > 0, -features.square().sum(dim=1) / total, torch.zeros_like(total))
 
 
 Score = Callable[[Tensor, Tensor], Tensor]  # logits (N, C), features (N, D) -> (N,)
