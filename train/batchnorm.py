@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from train.shares import summed
+
 
 class BatchNorm(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` whose batch statistics are those of the first rows, over all processes.
@@ -47,12 +49,10 @@ class BatchNorm(nn.BatchNorm2d):
 
 def _joint_statistics(part: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Count, mean and biased variance of each channel over the rows of all processes; differentiable."""
-    from torch.distributed.nn.functional import all_reduce
-
-    count = all_reduce(own)
-    mean = all_reduce(part.sum(dim=(0, 2, 3))) / count
+    count = summed(own)
+    mean = summed(part.sum(dim=(0, 2, 3))) / count
     # from the mean, as a difference of two large sums would lose digits
-    var = all_reduce((part - mean[:, None, None]).square().sum(dim=(0, 2, 3))) / count
+    var = summed((part - mean[:, None, None]).square().sum(dim=(0, 2, 3))) / count
     return count, mean, var
 
 

@@ -77,8 +77,7 @@ def placed(config: Config) -> Config:
 def make_fabric(device: torch.device, precision: str, devices: int = 1) -> Fabric:
     """Fabric in a resolved precision, for one device or for `devices` processes (DDP) of its kind."""
     if devices > 1:
-        # no broadcast of buffers: batch norm's statistics are those of all processes already
-        strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False)
+        strategy = DDPStrategy(start_method="spawn")
         return Fabric(accelerator=device.type, devices=devices, strategy=strategy, precision=precision)  # type: ignore[arg-type]
     chosen = [device.index or 0] if device.type == "cuda" else 1
     return Fabric(accelerator=device.type, devices=chosen, precision=precision)  # type: ignore[arg-type]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -30,8 +31,7 @@ CHECKPOINT_SECONDS = 300.0  # where --checkpoint-every is not given
 DIVERGED = 10.0  # times the first loss, or that of a guess if it is larger
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How training ended: with weights, by a signal, or by an error that is the user's to mend."""
 
     step: int
@@ -58,7 +58,8 @@ def fit(run: Path, config: AnyConfig, data: TrainingImages) -> Path:
     device = resolve_device(config.device)
     fabric = make_fabric(device, resolve_precision(config.precision, device), config.devices)
     with passed_on() if config.devices > 1 else nullcontext():
-        outcome: Outcome = fabric.launch(_fit_process, run, config, data)  # type: ignore[arg-type]
+        # partial: Fabric does not take frozen dataclasses as arguments of their own
+        outcome: Outcome = fabric.launch(partial(_fit_process, run=run, config=config, data=data))
     if outcome.error:
         raise InputError(outcome.error)
     if outcome.signal:

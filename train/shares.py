@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -51,13 +52,30 @@ def joined(rows: Tensor, shares: tuple[Share, ...], fabric: Fabric) -> Tensor:
     """
     if fabric.world_size == 1:
         return rows
-    from torch.distributed.nn.functional import all_reduce
-
     pieces = []
     for share, own in zip(shares, rows.split([len(share.own) for share in shares]), strict=True):
         after = len(share.part) - share.offset - len(own)
         pieces.append(torch.nn.functional.pad(own, (0, 0, share.offset, after)))  # zeros where others have their rows
-    return all_reduce(torch.cat(pieces))
+    return summed(torch.cat(pieces))
+
+
+def summed(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes; its gradient is the sum of their gradients."""
+    return _Summed.apply(value)
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        torch.distributed.all_reduce(total)
+        return total
 
 
 def largest(value: float, fabric: Fabric) -> int:
