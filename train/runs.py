@@ -49,7 +49,7 @@ def choose_folder(config: PretrainConfig | TuneConfig, out: Path | None) -> Path
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"--out {out}: is not empty; choose another folder, or continue it with --resume {out}")
         return out
-    name = f"{Path(config.id).name}-{config.model}-{config.workflow}-s{config.seed}"
+    name = f"{Path(config.id).name}-{config.model.replace(':', '-')}-{config.workflow}-s{config.seed}"
     folder, number = RUNS / name, 1
     while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not is_finished(folder):

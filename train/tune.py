@@ -9,7 +9,7 @@ import torch
 
 from srood.datasets import Images, id_specs
 from srood.errors import InputError
-from srood.models import build_model
+from srood.models import check_model
 from srood.models.weights import WeightsInfo, load_model
 from srood.outliers import OutlierSet, file_sha256
 from train import runs
@@ -40,17 +40,17 @@ def tune(config: TuneConfig, out: Path | None = None) -> Path:
     """
     # everything that can be wrong is found before the run folder is made
     config = placed(config)
-    build_model(config.model, 1)
+    check_model(config.model)
     run = runs.choose_folder(config, out)
     outliers = None if config.outliers is None else OutlierSet.open(config.outliers)
     weights = None if config.checkpoint is None else runs.find_weights(config.checkpoint)
     if weights is not None:
-        config = _with_image_size(config, load_model(weights, config.model)[1])
+        config = _with_image_size(config, load_model(weights, config.model, config.image_size)[1])
     check_outliers(outliers, config)
     images = load_labelled(id_specs(config.id)[0], config.image_size)
     if weights is None:
         weights = _pretrained(config, images)
-    model, info = load_model(weights, config.model)
+    model, info = load_model(weights, config.model, config.image_size)
     check_classes(str(weights), model.fc.out_features, info, images)
     mean, std = normalisation(config.id, info, images.images)
 
