@@ -43,8 +43,8 @@ def jumbled(model: Classifier) -> Classifier:
     ("name", "parameters", "width"),
     [
         ("resnet20", 269_722, 64),  # He et al. 2016, table 6: 0.27 M
-        ("wrn-40-2", 2_243_546, 128),  # Zagoruyko and Komodakis 2016, table 5: 2.2 M
-        ("wrn-28-10", 36_479_194, 640),  # the same table: 36.5 M
+        ("wrn-40-2", 2_243_546, 128),  # Zagoruyko and Komodakis 2016: 2.2 M
+        ("wrn-28-10", 36_479_194, 640),  # the same: 36.5 M
         ("resnet18", 11_173_962, 512),  # torchvision's 11,689,512 with 1,000 classes, less the stem's and last layer's
         ("densenet", 769_162, 342),  # Huang et al. 2017, table 2: 0.8 M for DenseNet-BC, k = 12, L = 100
         ("allconv", 1_409_674 - (3 * 96 + 6 * 192), 192),  # outlier exposure's, less the biases before batch norm
