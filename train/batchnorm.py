@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from srood.errors import InputError
 from train.shares import summed
 
 
@@ -56,18 +57,34 @@ def _joint_statistics(part: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor
     return count, mean, var
 
 
+class BatchNormAct(BatchNorm):
+    """The same for timm's BatchNormAct2d, which goes on with dropout and an activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape and type."""
+        return self.act(self.drop(super().forward(x)))
+
+
 def choose_rows(model: nn.Module, id_only: bool, shared: bool) -> list[BatchNorm]:
     """Make the batch norm layers of a model `BatchNorm`, where statistics of some rows or processes are wanted.
 
     Returns:
         the layers whose `rows` are to be set at every step: all with `id_only`, none without.
+
+    Raises:
+        InputError: the model has batch norm of another kind.
     """
     if not id_only and not shared:
         return []
-    layers = []
-    for module in model.modules():
+    layers: list[BatchNorm] = []
+    for name, module in model.named_modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = BatchNorm
+        elif type(module).__name__ == "BatchNormAct2d":
+            module.__class__ = BatchNormAct
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            option = "--batch-norm id" if id_only else "--devices"
+            raise InputError(f"{option}: layer {name} is a {type(module).__name__}, whose rows cannot be chosen")
         if isinstance(module, BatchNorm):
             module.shared = shared
             layers.append(module)

@@ -38,15 +38,15 @@ def pretrain(config: PretrainConfig, out: Path | None = None, id_images: Images 
     """
     # everything that can be wrong is found before the run folder is made
     config = placed(config)
-    build_model(config.model, 1)
+    build_model(config.model, 1, config.image_size)
     check_parts(config)
     run = runs.choose_folder(config, out)
     images = id_images or load_labelled(id_specs(config.id)[0], config.image_size)
     torch.manual_seed(derived_seed(config.seed))
-    model = build_model(config.model, len(images.class_names))
+    model = build_model(config.model, len(images.class_names), config.image_size)
     mean, std = normalisation(config.id, WeightsInfo(), images.images)
 
-    info = WeightsInfo(config.model, config.id, mean, std, images.class_names)
+    info = WeightsInfo(config.model, config.id, mean, std, images.class_names, config.image_size)
     data = training_images(config, images)
     record = runs.describe(config, model, images, info, data.plan(config))
     record["held_out_unseen"] = config.validation > 0

@@ -22,12 +22,14 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from srood import __version__
 from srood.datasets import Images
 from srood.errors import InputError
 from srood.files import sync_folder, write_text
-from srood.models.weights import WeightsInfo, load_model, save_weights
+from srood.models.weights import WeightsInfo, save_weights
 from train.config import CONFIG_FILE, AnyConfig, TuneConfig, config_values, read_config
 from train.devices import describe_device
 from train.id_sets import id_record
@@ -150,7 +152,10 @@ def load_best(checkpoint: Path) -> dict[str, torch.Tensor]:
     Raises:
         InputError: the file is missing or damaged.
     """
-    return load_model(checkpoint / BEST_FILE)[0].state_dict()
+    try:
+        return load_file(checkpoint / BEST_FILE)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{checkpoint / BEST_FILE}: cannot be read ({error}); start the run again") from error
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

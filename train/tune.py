@@ -7,7 +7,7 @@ from pathlib import Path
 from srood.datasets import Images, id_specs
 from srood.errors import InputError
 from srood.methods import resolve_options
-from srood.models import build_model
+from srood.models import check_model
 from srood.models.weights import WeightsInfo, load_model
 from srood.outliers import file_sha256
 from train import outlier_sets, runs
@@ -41,13 +41,13 @@ def tune(config: TuneConfig, out: Path | None = None) -> Path:
     """
     # everything that can be wrong is found before the run folder is made
     config = placed(config)
-    build_model(config.model, 1)
+    check_model(config.model)
     sets = outlier_sets.open_sets(config)
     check_parts(config)
     run = runs.choose_folder(config, out)
     weights = None if config.checkpoint is None else runs.find_weights(config.checkpoint)
     if weights is not None:
-        size = load_model(weights, config.model)[1].image_size
+        size = load_model(weights, config.model, config.image_size)[1].image_size
         config = config if size is None else config.model_copy(update={"image_size": size})
     outlier_sets.check_size(sets, config.image_size)
     images = load_labelled(id_specs(config.id)[0], config.image_size)
@@ -56,7 +56,7 @@ def tune(config: TuneConfig, out: Path | None = None) -> Path:
     plan = data.plan(config)
     if weights is None:
         weights = _pretrained(config, images)
-    model, info = load_model(weights, config.model)
+    model, info = load_model(weights, config.model, config.image_size)
     check_classes(str(weights), model.fc.out_features, info, images)
     unseen = config.validation > 0 and runs.held_out_alike(weights, config)
     if config.validation > 0 and not unseen:

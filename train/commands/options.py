@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-MODEL_HELP = "Architecture: resnet20 or wrn-40-2."
+MODEL_HELP = (
+    "Architecture: resnet20, wrn-40-2, wrn-28-10, resnet18, densenet, allconv, or timm:NAME for a model of timm."
+)
 ID_HELP = "ID set: a named set (cifar10, cifar100), or a folder with train/ and test/ of class subfolders."
 DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps."
 RECIPE, MACHINE, RUN = "Recipe", "Machine", "Run"
