@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from srood.models import Classifier
 from srood.models.weights import WeightsInfo, load_model
 from train import runs
 from train.config import read_config
-
-SEEDS_FILE = "seeds.json"  # of a seed group
+from train.seeds import is_group, read_seeds
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,11 @@ def open_subjects(path: Path, model: str | None = None, id_set: str | None = Non
     Raises:
         InputError: as `open_subject`; a seed group that lists no runs, or runs of different kinds.
     """
-    record = path / SEEDS_FILE
-    if not record.is_file():
+    if not is_group(path):
         return {"": open_subject(path, model, id_set)}
-    try:
-        names = [str(name) for name in json.loads(record.read_text(encoding="utf-8"))["runs"]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{record}: cannot be read as a list of runs ({error}); evaluate the runs in it") from error
+    names = [str(name) for name in read_seeds(path)["runs"]]
     if len(names) < 2:
-        raise InputError(f"{record}: lists {len(names)} runs; two or more are needed for a deviation over seeds")
+        raise InputError(f"{path}: holds {len(names)} runs; two or more are needed for a deviation over seeds")
     subjects = {name: open_subject(path / name, model, id_set) for name in names}
     kinds = {(s.model, s.id_set, s.image_size): name for name, s in subjects.items()}
     if len(kinds) > 1:
