@@ -37,7 +37,7 @@ def test_metrics_of_draws_by_hand():
         scores = np.r_[ID, NEAR[rows]]
         truth = np.r_[np.zeros(100), np.ones(20)]
         threshold = np.sort(NEAR[rows])[2]  # 18 of 20 are at least as large
-        assert sample["fpr90"] == pytest.approx(np.mean(ID >= threshold))
+        assert sample["fpr90"] == pytest.approx(np.mean(threshold <= ID))
         assert sample["auroc"] == pytest.approx(roc_auc_score(truth, scores))
         assert sample["aupr_in"] == pytest.approx(average_precision_score(1 - truth, -scores))
         assert sample["aupr_out"] == pytest.approx(average_precision_score(truth, scores))

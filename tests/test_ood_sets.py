@@ -49,7 +49,9 @@ def test_openood_depends_on_the_id_set(hub, tmp_path):
     far = [(name, ("far",)) for name in ("mnist", "svhn", "textures", "places365")]
     assert [(entry.spec, entry.groups) for entry in found] == near + far
     assert [entry.spec for entry in find_sets(["openood"], "cifar100")][:2] == ["cifar10", "tiny-imagenet:valid"]
-    with pytest.raises(InputError, match=r"--ood openood: has no sets for the ID set mnist, only for cifar10, cifar100; .*paper"):
+    with pytest.raises(
+        InputError, match=r"--ood openood: has no sets for the ID set mnist, only for cifar10, cifar100; .*paper"
+    ):
         find_sets(["openood"], "mnist")
 
 

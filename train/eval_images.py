@@ -11,7 +11,7 @@ import numpy as np
 from srood.datasets import Images, id_specs, load_images
 from srood.errors import InputError
 from srood.progress import progress_bar
-from train.id_sets import check_classes, load_labelled
+from train.id_sets import check_classes, load_labelled, normalisation
 from train.ood_sets import OodSet
 from train.subject import Subject
 
@@ -59,8 +59,8 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
         with_train: whether the ID training images are needed
 
     Raises:
-        InputError: the ID set has no test images, or classes that are not the classifier's; or a set that was asked for
-            by itself cannot be read.
+        InputError: the ID set has no test images, classes that are not the classifier's, or no mean and std; or a set
+            that was asked for by itself cannot be read.
     """
     id_set, size, classes = subjects[0].id_set, subjects[0].image_size, subjects[0].classifier.fc.out_features
     train_spec, test_spec = id_specs(id_set)
@@ -83,6 +83,7 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
         test = held(test_spec, load_labelled(test_spec, size, classes))
         for subject in subjects:
             check_classes(str(subject.weights), subject.classifier.fc.out_features, subject.info, test.images)
+            normalisation(subject.id_set, subject.info)
         train = None
         if with_train:
             step(train_spec)
@@ -95,9 +96,10 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
                 if entry.required:
                     raise
                 missing[entry.spec] = str(error)
+    missing = {entry.spec: missing[entry.spec] for entry in sets if entry.spec in missing}  # in the order asked for
     if not ood:
         raise InputError(f"--ood: none of the sets can be read; {next(iter(missing.values()))}")
-    return EvalImages(test, train, ood, {entry.spec: missing[entry.spec] for entry in sets if entry.spec in missing})
+    return EvalImages(test, train, ood, missing)
 
 
 @contextmanager

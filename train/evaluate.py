@@ -90,8 +90,6 @@ def evaluate(
     folder = out or (path if path.is_dir() else runs.RUNS / f"eval-{path.stem}")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder}: is a file; name a folder")
-    for subject in subjects.values():
-        normalisation(subject.id_set, subject.info)
     sets = find_sets(ood, first.id_set)
     images = read_images(list(subjects.values()), sets, needs_id_images(settings.scores))
 
