@@ -200,9 +200,7 @@ def test_runs_of_a_group_must_be_alike_and_finished(tmp_path):
         evaluate(group, [str(other / "test.parquet")], device="cpu")
 
 
-def test_a_score_that_cannot_be_fitted_is_left_out_of_all_with_the_reason_but_not_if_named(
-    data, weights, capsys, tmp_path
-):
+def test_a_score_that_cannot_be_fitted_is_left_out_of_all_but_not_if_named(data, weights, capsys, tmp_path):
     result = evaluate(weights, ["textures"], scores=["all"], device="cpu", out=tmp_path / "out")
     assert list(result["failed_scores"]) == ["she"]  # an untrained network is right about no image of some classes
     assert "she" not in result["mean"]
