@@ -132,7 +132,7 @@ def test_every_form_on_standard_output_holds_the_same_figures(made, srood):
 
 
 def test_deviations_of_a_seed_group_are_shown(made, srood):
-    code, text, _ = srood("compare", made["a"], made["group"])
+    text = srood("compare", made["a"], made["group"])[1]
     group = _json(made["group"])
     auroc, std = group["mean"]["energy"]["auroc"], group["mean_std"]["energy"]["auroc"]
     assert f"{100 * auroc:.2f} ± {100 * std:.2f}" in text.replace("*", "")
@@ -153,7 +153,7 @@ def test_files_and_plots_are_written_and_say_the_same_twice(made, srood, tmp_pat
     for plot in plots:
         with Image.open(tmp_path / "one" / plot) as image:
             assert min(image.size) >= 400
-            assert len(set(image.convert("RGB").resize((64, 64)).getdata())) > 10  # something is drawn
+            assert np.asarray(image.convert("L")).std() > 5  # not an empty page
 
 
 def test_scores_of_each_image_come_from_where_the_figures_do(made):
@@ -195,29 +195,20 @@ def test_evaluations_that_are_not_alike_are_refused(made, copy, tmp_path):
     near = str(made["near"])
     a = made["a"]
     other = "f" * 64
-    cases = [
-        (
-            copy("convention", lambda r: r["convention"].update(name="paper")),
+    edits = {
+        "convention": (
+            lambda r: r["convention"].update(name="paper"),
             "differ in --convention .*ood-positive and paper",
         ),
-        (copy("tpr", lambda r: r["convention"].update(tpr=0.9)), "differ in --tpr .*0.95 and 0.9"),
-        (
-            copy("draws", lambda r: r.update(draws={"number": 10, "size": 4, "seed": 0})),
-            "differ in --draws .*all images and",
-        ),
-        (copy("id", lambda r: r["id"].update(spec="cifar100:test")), "are of different ID sets .*cifar100:test"),
-        (
-            copy("images", lambda r: r["ood"][near].update(fingerprint=other)),
-            f"near.parquet is not the same images in both .*{other[:12]}",
-        ),
-        (
-            copy("test", lambda r: r["id"].update(fingerprint=other)),
-            f"test.parquet is not the same images in both .*{other[:12]}",
-        ),
-        (copy("version", lambda r: r.pop("sets")), "eval.json: has no 'sets'; it is of another version"),
-        (made["id"], "holds no eval.json; run `srood eval"),
-        (tmp_path / "nowhere", "nowhere: no such file"),
-    ]
+        "tpr": (lambda r: r["convention"].update(tpr=0.9), "differ in --tpr .*0.95 and 0.9"),
+        "draws": (lambda r: r.update(draws={"number": 9, "size": 4, "seed": 0}), "differ in --draws .*all images and"),
+        "id": (lambda r: r["id"].update(spec="cifar100:test"), "are of different ID sets .*cifar100:test"),
+        "images": (lambda r: r["ood"][near].update(fingerprint=other), f"near.parquet is not the same .*{other[:12]}"),
+        "test": (lambda r: r["id"].update(fingerprint=other), f"test.parquet is not the same .*{other[:12]}"),
+        "version": (lambda r: r.pop("sets"), "eval.json: has no 'sets'; it is of another version"),
+    }
+    cases = [(copy(name, edit), message) for name, (edit, message) in edits.items()]
+    cases += [(made["id"], "holds no eval.json; run `srood eval"), (tmp_path / "nowhere", "nowhere: no such file")]
     for path, message in cases:
         with pytest.raises(InputError, match=message) as caught:
             compare([a, path])
@@ -270,7 +261,7 @@ def test_missing_sets_are_shown_as_missing(made, copy, srood):
         result["missing"][far] = {"groups": ["far"], "reason": "the Hub cannot be reached"}
         result["mean_of"] = {"sets": 1, "of": 2}
 
-    code, text, _ = srood("compare", made["a"], copy("lacking", lacks), "--format", "markdown")
+    text = srood("compare", made["a"], copy("lacking", lacks), "--format", "markdown")[1]
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
     assert lines[3][3] == "missing"
     assert lines[0][4] == "mean of 1 of 2 sets"
