@@ -29,7 +29,7 @@ def made(tmp_path_factory) -> dict[str, Path]:
     """Two runs and a seed group, evaluated; one has a set that the others lack."""
     folder = tmp_path_factory.mktemp("compare")
     id_set = write_digits(folder / "digits", train=20, test=30)
-    near = write_ood(folder / "near.parquet", 20, noise=200)
+    near = write_ood(folder / "near.parquet", 20, noise=90)
     far = write_ood(folder / "far.parquet", 15)
     paths = {"id": id_set, "near": near, "far": far}
     paths |= {"a": make_run(folder / "a", id_set, 5), "b": make_run(folder / "b", id_set, 6)}
@@ -75,6 +75,7 @@ def test_rows_hold_the_figures_of_the_evaluations(made):
     assert comparison.rows[2].accuracy_std == group["id_accuracy_std"]
     assert comparison.rows[2].std[far] == group["ood"][far]["std"]["energy"]
     assert comparison.rows[0].mean_std is None
+    assert 0.001 < group["mean_std"]["energy"]["auroc"] < 0.5  # figures that say something
 
 
 def test_the_mean_is_over_the_sets_that_all_have(made):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from digits_images import write_digits
-from digits_runs import MEAN, STD, make_group, make_run, write_ood
+from digits_runs import MEAN, SIZE, STD, make_group, make_run, write_ood
 from hub_server import HubServer, point_client_at
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -20,6 +21,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from srood.errors import InputError
 from srood.models import build_model
 from srood.models.weights import WeightsInfo, save_weights
+from train import cli
 from train.commands.evaluation import print_evaluation
 from train.evaluate import evaluate
 
@@ -39,7 +41,7 @@ def data(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "data"
     write_digits(folder / "cifar10", train=60, test=40)
     write_ood(folder / "textures" / "test.parquet", 30)
-    write_ood(folder / "cifar100" / "test.parquet", 6, noise=200)
+    write_ood(folder / "cifar100" / "test.parquet", 6, noise=90)
     with HubServer() as running:
         point_client_at(running, tmp_path / "hf", monkeypatch)
         monkeypatch.setenv("SROOD_DATA", str(folder))
@@ -51,7 +53,8 @@ def weights(tmp_path) -> Path:
     """A classifier whose scores of ID and OOD images overlap."""
     path = tmp_path / "net.safetensors"
     torch.manual_seed(0)
-    save_weights(path, build_model("resnet20", 10).state_dict(), WeightsInfo("resnet20", "cifar10", MEAN, STD))
+    info = WeightsInfo("resnet20", "cifar10", MEAN, STD, image_size=SIZE)
+    save_weights(path, build_model("resnet20", 10).state_dict(), info)
     return path
 
 
@@ -214,3 +217,37 @@ def test_a_score_that_cannot_be_fitted_is_left_out_of_all_but_not_if_named(data,
     assert order == best_first * 2  # AUROC, then FPR95
     with pytest.raises(InputError, match="score she: cannot be fitted"):
         evaluate(weights, ["textures"], scores=["energy", "she"], device="cpu", out=tmp_path / "out")
+
+
+def test_the_command_has_every_option_and_prints_every_form(data, weights, tmp_path, monkeypatch, capfd):
+    def srood(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["srood", "eval", str(weights), "--device", "cpu", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return (end.value.code or 0, *capfd.readouterr())
+
+    out = tmp_path / "out"
+    options = ["--ood", "textures", "--score", "msp", "--score", "energy", "--convention", "id-positive", "--tpr", 0.8]
+    options += ["--draws", 3, "--draw-size", 5, "--draw-seed", 2, "--no-cache", "--batch-size", 7, "--out", out]
+    printed = {form: srood(*options, "--format", form) for form in ("json", "csv", "markdown", "latex", "table")}
+    assert [(code, err) for code, _, err in printed.values()] == [(0, "")] * 5
+    assert not (out / "cache").exists()
+    result = json.loads(printed["json"][1])
+    assert result == json.loads((out / "eval.json").read_text())
+    assert list(result["mean"]) == ["msp", "energy"]
+    assert (result["convention"]["name"], result["convention"]["metric"]) == ("id-positive", "fpr80")
+    assert result["draws"] == {"number": 3, "size": 5, "seed": 2}
+    assert printed["csv"][1] == (out / "eval.csv").read_text()
+    values, std = result["mean"]["msp"], result["mean_std"]["msp"]
+    cells = [f"{100 * values[m]:.2f} ± {100 * std[m]:.2f}" for m in ("fpr80", "auroc", "aupr_in")]
+    assert f"| textures | msp | 30 | {' | '.join(cells)} |" in printed["markdown"][1]
+    assert f"textures & msp & 30 & {' & '.join(cells)}".replace("±", r"$\pm$") in printed["latex"][1]
+    assert f"written to {out}" in printed["table"][1]
+
+    code, text, err = srood("--ood", "nowhere")
+    assert (code, text) == (2, "")
+    assert err.startswith("error: nowhere: no such file, folder or named set")
+    assert srood("--ood", "textures", "--format", "html")[2].startswith(
+        "error: --format html: is unknown; choose table"
+    )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from digits_images import write_digits
-from digits_runs import make_run, write_ood
+from digits_runs import SIZE, make_run, write_ood
 from safetensors.torch import load_file, save_file
 
 from srood.errors import InputError
@@ -179,7 +179,7 @@ def test_the_code_of_another_network_or_package_is_another_code(monkeypatch):
 
 def test_images_beyond_what_is_held_in_memory_are_read_again(run, ood, passed, monkeypatch):
     expected = evaluate(run, [ood], device="cpu", cache=False)
-    monkeypatch.setattr(eval_images, "KEEP", 20 * 32 * 32 * 3)  # the test images and no more
+    monkeypatch.setattr(eval_images, "KEEP", 20 * SIZE * SIZE * 3)  # the test images and no more
     assert evaluate(run, [ood], device="cpu", cache=False) == expected
     assert passed == [20, 12] * 2
 
@@ -199,7 +199,7 @@ def test_what_is_kept_is_what_the_network_gives(run, ood, id_set):
     from train.subject import open_subject
 
     evaluate(run, [ood], device="cpu")
-    sets = eval_images.load_images(ood, 32).images
+    sets = eval_images.load_images(ood, SIZE).images
     model = open_subject(run).classifier.eval()
     x = torch.from_numpy(((sets / 255 - 0.3) / 0.4).transpose(0, 3, 1, 2).astype(np.float32))
     with torch.no_grad():
