@@ -88,7 +88,9 @@ def export(path: Path, format: str | None = None, out: Path | None = None) -> Pa
         info = WeightsInfo(c.model, c.id, c.mean, c.std, c.class_names, c.image_size, c.model_dump_json())
         save_weights(out, network.classifier.state_dict(), info)
         return out
-    graph = DetectorGraph(network, detector_score(calibration.score), calibration.threshold).eval()
+    graph = (
+        DetectorGraph(network, detector_score(calibration.score), calibration.threshold).eval().requires_grad_(False)
+    )
     write = _write_onnx if format == "onnx" else _write_torchscript
     replace_file(out, lambda beside: write(graph, calibration, beside))
     return out
