@@ -205,7 +205,7 @@ def open_network(path: Path) -> tuple[PixelClassifier, Calibration]:
         calibration = parse_calibration(info.detector, str(path))
     else:
         raise InputError(f"{path}: has no threshold yet; run `srood calibrate {path}` first")
-    classifier = load_model(weights, calibration.model)[0]
+    classifier = load_model(weights, calibration.model, calibration.image_size)[0]
     if classifier.fc.out_features != len(calibration.class_names):
         raise InputError(f"{path}: its calibration names {len(calibration.class_names)} classes, not the weights' own")
     return PixelClassifier(classifier, calibration.mean, calibration.std).eval(), calibration

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from digits_images import digits
+from PIL import Image
 
 from srood.datasets import id_specs, load_images
 from srood.models import Classifier, build_model
 from srood.models.weights import WeightsInfo, save_weights
 from train import runs
+from train.calibrate import calibrate
 from train.config import PretrainConfig
 
 MEAN, STD = (0.3, 0.4, 0.5), (0.25, 0.3, 0.35)
@@ -45,13 +47,29 @@ def write_weights(path: Path, name: str = "resnet20", dataset: str = "digits") -
     return path
 
 
-def write_run(folder: Path, id_set: Path, **settings: Any) -> Path:
+def write_calibrated(folder: Path, name: str = "resnet20", score: str = "energy") -> Path:
+    """A weights file calibrated so that half of the digits are in: the threshold lies among their scores."""
+    np.save(folder / "held-out.npy", digits()[0][:40])
+    path = write_weights(folder / "net.safetensors", name)
+    calibrate(path, tpr=0.5, score=score, images=str(folder / "held-out.npy"), device="cpu")
+    return path
+
+
+def write_png(path: Path, pixels: np.ndarray) -> Path:
+    """An image file, with its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_run(folder: Path, id_set: Path, unseen: bool = True, **settings: Any) -> Path:
     """A finished run on an ID set whose labels are numbers, as training leaves it."""
     config = PretrainConfig(id=str(id_set), model="resnet20", device="cpu", **settings)
     images = load_images(id_specs(str(id_set))[0], 32)
     model = settled("resnet20")
     info = WeightsInfo("resnet20", str(id_set), MEAN, STD, tuple("0123456789"), 32)
-    runs.create(folder, config, {"id": {"fingerprint": images.fingerprint}}, model.state_dict(), info)
+    record = {"id": {"fingerprint": images.fingerprint}, "held_out_unseen": unseen}
+    runs.create(folder, config, record, model.state_dict(), info)
     save_weights(folder / runs.MODEL_FILE, model.state_dict(), info)
     return folder
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import sys
@@ -16,13 +15,12 @@ from digits_images import digits, write_digits
 from scipy.stats import kstest
 
 from srood.calibration import Calibration
-from srood.datasets import load_images
+from srood.datasets import content_fingerprint, load_images
 from srood.errors import InputError
 from srood.metrics import fpr_at_tpr
 from srood.outliers import file_sha256
 from train import cli
 from train.calibrate import calibrate
-from train.config import TrainConfig
 from train.id_sets import validation_split
 from train.thresholds import choose_threshold, images_needed, threshold_ranks
 
@@ -197,46 +195,36 @@ def test_what_cannot_be_calibrated_leaves_the_old_record(run, id_set, tmp_path, 
         calibrate(run)
 
 
-@pytest.mark.skipif("validation" not in TrainConfig.model_fields, reason="runs hold no images out")
-class TestValidationSplit:
-    def test_is_what_a_run_is_calibrated_on(self, tmp_path, id_set, capsys):
-        run = write_run(tmp_path / "run", id_set, validation=0.25, seed=3)
-        record, _ = calibrate(run, tpr=0.5, device="cpu")
-        assert capsys.readouterr().err == ""
-        images, labels = digits()
-        rows = validation_split(labels[:120], 0.25, 3)[1]
-        logits = logits_by_hand(settled("resnet20"), images[rows])
-        energy = np.sort(-np.log(np.exp(logits).sum(axis=1)))
-        assert record.images.count == len(rows) < 40
-        assert record.threshold == pytest.approx(energy[math.ceil(len(rows) / 2) - 1], abs=1e-4)
-        assert "validation split" in record.images.spec
+def test_a_run_with_a_validation_split_is_calibrated_on_it(tmp_path, id_set, capsys):
+    run = write_run(tmp_path / "run", id_set, validation=0.25, seed=3)
+    record, _ = calibrate(run, tpr=0.5, device="cpu")
+    assert capsys.readouterr().err == ""
+    images, labels = digits()
+    rows = validation_split(labels[:120], 0.25, 3)[1]
+    logits = logits_by_hand(settled("resnet20"), images[rows])
+    energy = np.sort(-np.log(np.exp(logits).sum(axis=1)))
+    assert record.images.count == len(rows) < 40
+    assert record.threshold == pytest.approx(energy[math.ceil(len(rows) / 2) - 1], abs=1e-4)
+    assert record.images.spec == f"{id_set / 'train.parquet'} (validation split)"
+    assert record.images.what == "validation split of the run: 0.25 of the training images, seed 3"
+    assert record.images.fingerprint == content_fingerprint(images[rows])
 
-    def test_is_not_used_where_the_starting_weights_may_have_seen_it(self, tmp_path, id_set, capsys):
-        from train.config import TuneConfig, config_values
 
-        starts = {
-            "same": write_run(tmp_path / "same", id_set, validation=0.25, seed=3),
-            "other-seed": write_run(tmp_path / "other-seed", id_set, validation=0.25, seed=4),
-            "everything": write_run(tmp_path / "everything", id_set),
-            "file": write_weights(tmp_path / "file.safetensors"),
-        }
-        for name, start in starts.items():
-            run = write_run(tmp_path / f"run-{name}", id_set, validation=0.25, seed=3)
-            weights = start / "model.safetensors" if start.is_dir() else start
-            settings = {"id": str(id_set), "model": "resnet20", "validation": 0.25, "seed": 3, "checkpoint": weights}
-            (run / "config.yaml").write_text(json.dumps(config_values(TuneConfig(**settings))))
-            record, _ = calibrate(run, tpr=0.5, device="cpu")
-            used = "validation split" in record.images.spec
-            assert used == (name == "same"), name
-            assert ("may have trained on it" in capsys.readouterr().err) != used
+def test_a_split_that_the_starting_weights_may_have_seen_is_not_used(tmp_path, id_set, capsys):
+    run = write_run(tmp_path / "run", id_set, unseen=False, validation=0.25)
+    record, _ = calibrate(run, tpr=0.5, device="cpu")
+    assert record.images.spec == str(id_set / "test.parquet")
+    err = capsys.readouterr().err
+    assert "its validation split is not used" in err and "calibrating on the ID test images" in err
 
-    def test_of_other_images_is_refused(self, tmp_path, id_set):
-        copied = tmp_path / "digits"
-        shutil.copytree(id_set, copied)
-        run = write_run(tmp_path / "run", copied, validation=0.25)
-        write_digits(copied, train=100, test=100)
-        with pytest.raises(InputError, match=r"train\.parquet: its images are not those that .*run was started with"):
-            calibrate(run, tpr=0.5, device="cpu")
+
+def test_a_split_of_other_images_is_refused(tmp_path, id_set):
+    copied = tmp_path / "digits"
+    shutil.copytree(id_set, copied)
+    run = write_run(tmp_path / "run", copied, validation=0.25)
+    write_digits(copied, train=100, test=100)
+    with pytest.raises(InputError, match=r"train\.parquet: its images are not those that .*run was started with"):
+        calibrate(run, tpr=0.5, device="cpu")
 
 
 def test_the_command(run, monkeypatch, capfd):

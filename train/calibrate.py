@@ -24,7 +24,7 @@ from srood.files import check_place
 from srood.outliers import file_sha256
 from srood.progress import progress_bar
 from train import runs
-from train.config import CONFIG_FILE, read_config
+from train.config import read_config
 from train.evaluate import Subject, open_subject
 from train.id_sets import check_classes, load_labelled, normalisation, validation_split
 from train.reporting import say
@@ -32,7 +32,6 @@ from train.thresholds import CONFIDENCE, choose_threshold, images_needed
 
 DEFAULT_TPR = 0.95
 DEFAULT_SCORE = "energy"
-SPLIT = ("id", "image_size", "validation", "seed")  # the settings that decide which images a run holds out
 
 
 def calibrate(
@@ -130,19 +129,17 @@ def _held_out(path: Path, subject: Subject, spec: str | None, size: int) -> tupl
 def _validation_split(path: Path, subject: Subject, train_spec: str, size: int) -> tuple[Images, str] | None:
     if not path.is_dir():
         return None
-    config = read_config(path)
-    share = getattr(config, "validation", 0.0)
+    config, record = read_config(path), runs.read_record(path)
+    share = config.validation
     if not share:
         return None
-    seen_by = _trained_on_everything(path)
-    if seen_by is not None:
-        say(f"the validation split of {path} is not used: {seen_by}, which it started from, may have trained on it")
+    if not record.get("held_out_unseen"):
+        say(f"{path}: its validation split is not used, for the weights it started from may have been trained on it")
         return None
     labelled = load_labelled(train_spec, size, subject.classifier.fc.out_features)
-    trained, rows = validation_split(labelled.labels, share, config.seed)
-    fingerprints = labelled.fingerprint, content_fingerprint(labelled.images[trained])
-    if _training_fingerprint(path) not in fingerprints:
+    if labelled.fingerprint != record["id"]["fingerprint"]:
         raise InputError(f"{train_spec}: its images are not those that {path} was started with; restore them")
+    rows = validation_split(labelled.labels, share, config.seed)[1]
     held_out = replace(
         labelled,
         spec=f"{train_spec} (validation split)",
@@ -152,21 +149,6 @@ def _validation_split(path: Path, subject: Subject, train_spec: str, size: int) 
         skipped={},
     )
     return held_out, f"validation split of the run: {share:g} of the training images, seed {config.seed}"
-
-
-def _trained_on_everything(run: Path) -> Path | None:
-    """The weights that a run was started from, at whatever remove, unless their run held out the same images."""
-    first = config = read_config(run)
-    while (start := getattr(config, "checkpoint", None)) is not None:
-        folder = start if start.is_dir() else start.parent
-        if not (folder / CONFIG_FILE).is_file():
-            return start
-        config = read_config(folder)
-        if any(
-            getattr(config, name, 0.0) != getattr(first, name) for name in ("id", "image_size", "validation", "seed")
-        ):
-            return start
-    return None
 
 
 def _not_trained_on(path: Path, id_set: str, spec: str, size: int) -> Images:
@@ -181,13 +163,9 @@ def _not_trained_on(path: Path, id_set: str, spec: str, size: int) -> Images:
             raise
         say(f"{spec}: could not be compared with the training images ({error})")
     images = load_images(spec, size)
-    if path.is_dir() and images.fingerprint == _training_fingerprint(path):
+    if path.is_dir() and images.fingerprint == runs.read_record(path)["id"]["fingerprint"]:
         raise refusal
     return images
-
-
-def _training_fingerprint(run: Path) -> str | None:
-    return (runs.read_record(run).get("id") or {}).get("fingerprint")
 
 
 def _class_names(subject: Subject, spec: str | None) -> tuple[str, ...]:
