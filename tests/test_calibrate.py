@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import shutil
 import sys
@@ -21,6 +22,9 @@ from srood.metrics import fpr_at_tpr
 from srood.outliers import file_sha256
 from train import cli
 from train.calibrate import calibrate
+from train.commands import detection
+from train.detect import detect
+from train.export import export
 from train.id_sets import validation_split
 from train.thresholds import choose_threshold, images_needed, threshold_ranks
 
@@ -225,6 +229,14 @@ def test_a_split_of_other_images_is_refused(tmp_path, id_set):
     write_digits(copied, train=100, test=100)
     with pytest.raises(InputError, match=r"train\.parquet: its images are not those that .*run was started with"):
         calibrate(run, tpr=0.5, device="cpu")
+
+
+def test_defaults_of_the_commands_are_those_of_the_functions():
+    for command, function in ((detection.calibrate, calibrate), (detection.detect, detect), (detection.export, export)):
+        ours, theirs = (inspect.signature(f).parameters for f in (command, function))
+        shared = set(ours) & set(theirs) - {"images", "path"}
+        assert shared >= {"device", "batch_size"} or function is export
+        assert all(ours[name].default == theirs[name].default for name in shared)
 
 
 def test_the_command(run, monkeypatch, capfd):

@@ -15,14 +15,14 @@ from detectors import CLASSES, MEAN, STD, logits_by_hand, settled, write_calibra
 from digits_images import digits
 
 from srood.calibration import Calibration
-from srood.detector import load_detector
+from srood.detector import load_detector, open_network
 from srood.errors import InputError
 from srood.models import MODELS
 from srood.models.weights import load_model, read_info
 from srood.scores import SCORES
 from train import cli
 from train.calibrate import calibrate
-from train.export import INPUT, OUTPUTS, SUFFIXES, export
+from train.export import INPUT, OUTPUTS, SUFFIXES, DetectorGraph, _to_onnx, export
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -87,6 +87,15 @@ def test_graphs_against_the_classifier(tmp_path, images, format, name):
         assert np.array_equal(found["is_ood"][clear[rows]], expected.is_ood[rows][clear[rows]])
         assert np.array_equal(found["is_ood"], found["score"] > np.float32(threshold))
         assert [found[key].dtype for key in OUTPUTS] == [np.float32, np.int64, np.float32, np.float32, np.bool_]
+
+
+def test_the_older_exporter_makes_the_same_graph(weights, exported, images, tmp_path):
+    network, calibration = open_network(weights)
+    graph = DetectorGraph(network, SCORES["energy"], calibration.threshold).eval()
+    onnx.save(_to_onnx(graph, 32, older=True), tmp_path / "older.onnx")
+    newer, older = (_run_onnx(path, images) for path in (exported["onnx"], tmp_path / "older.onnx"))
+    for name in OUTPUTS:
+        np.testing.assert_allclose(older[name], newer[name], rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -231,7 +240,7 @@ def test_a_graph_that_says_something_else_is_not_written(weights, tmp_path, monk
     class Other(module.DetectorGraph):
         def forward(self, images):
             logits, *rest = super().forward(images)
-            return logits + (0.01 if torch.jit.is_tracing() else 0), *rest
+            return logits * (1.01 if torch.jit.is_tracing() else 1), *rest
 
     monkeypatch.setattr(module, "DetectorGraph", Other)
     with pytest.raises(InputError, match="the exported graph gives other logits than the classifier"):

@@ -29,9 +29,9 @@ from srood.scores import Score
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
 INPUT = "images"
 OUTPUTS = ("logits", "class_index", "confidence", "score", "is_ood")
-OPSET = 18
+OPSET, OLDER_OPSET = 18, 17
 EXTRA_FILE = "detector.json"  # in a TorchScript archive
-TOLERANCE = 1e-3  # between a graph that was written and the one it was made from; absolute and relative
+TOLERANCE = 1e-3  # between a graph that was written and the one it was made from, as a share of the largest logit
 
 
 class DetectorGraph(nn.Module):
@@ -118,21 +118,28 @@ def _write_onnx(graph: DetectorGraph, calibration: Calibration, path: Path) -> N
     _check(graph, calibration.image_size, lambda images: session.run(list(OUTPUTS), {INPUT: images}), "onnx")
 
 
-def _to_onnx(graph: DetectorGraph, size: int) -> Any:
-    """The graph as an onnx.ModelProto, by the exporter of torch.export where torch has it (2.5), else by the older."""
+def _to_onnx(graph: DetectorGraph, size: int, older: bool | None = None) -> Any:
+    """The graph as an onnx.ModelProto, by the exporter of torch.export, or by the older one where torch has only that.
+
+    torch.export's is there from torch 2.5 on; the older is to be removed from torch some day.
+    """
     import onnx
 
+    known = inspect.signature(torch.onnx.export).parameters
+    if older is None:
+        older = "dynamic_shapes" not in known
     example = (torch.zeros(2, size, size, 3, dtype=torch.uint8),)
-    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(OUTPUTS), "opset_version": OPSET}
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(OUTPUTS)}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch to its own makers
-        if "dynamic_shapes" in inspect.signature(torch.onnx.export).parameters:
-            shapes = ({0: torch.export.Dim("N")},)
-            program = torch.onnx.export(graph, example, dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
+        if not older:
+            names |= {"dynamo": True, "opset_version": OPSET, "dynamic_shapes": ({0: torch.export.Dim("N")},)}
+            program = torch.onnx.export(graph, example, verbose=False, **names)
             return program.model_proto  # type: ignore[union-attr]
+        names |= {"opset_version": OLDER_OPSET, "dynamic_axes": {name: {0: "N"} for name in (INPUT, *OUTPUTS)}}
+        names |= {"dynamo": False} if "dynamo" in known else {}
         stream = io.BytesIO()
-        axes = {name: {0: "N"} for name in (INPUT, *OUTPUTS)}
-        torch.onnx.export(graph, example, stream, dynamic_axes=axes, **names)  # type: ignore[arg-type]
+        torch.onnx.export(graph, example, stream, **names)  # type: ignore[arg-type]
         return onnx.load_from_string(stream.getvalue())
 
 
@@ -175,11 +182,11 @@ def _check(graph: DetectorGraph, size: int, run: Callable[[np.ndarray], Sequence
     for count in (1, 3):
         images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
         with torch.no_grad():
-            expected = graph(torch.from_numpy(images))
-        for name, ours, theirs in zip(OUTPUTS, expected, run(images), strict=True):
-            if name in ("logits", "confidence", "score") and not np.allclose(
-                theirs, ours.numpy(), rtol=TOLERANCE, atol=TOLERANCE
-            ):
+            expected = dict(zip(OUTPUTS, (output.numpy() for output in graph(torch.from_numpy(images))), strict=True))
+        found = dict(zip(OUTPUTS, run(images), strict=True))
+        largest = max(1.0, float(np.abs(expected["logits"]).max()))
+        for name in ("logits", "score", "confidence"):
+            if not np.allclose(found[name], expected[name], rtol=TOLERANCE, atol=TOLERANCE * largest):
                 raise InputError(
                     f"--format {format}: the exported graph gives other {name} than the classifier; use another format"
                 )
