@@ -25,7 +25,7 @@ from train.config import TuneConfig
 from train.plan import Plan
 from train.tune import tune
 
-SETTINGS = {"model": "resnet20", "device": "cpu", "precision": "32-true", "lr": 0.01, "crop_padding": 2}
+SETTINGS = {"model": "resnet20", "device": "cpu", "precision": "32-true", "lr": 0.001, "crop_padding": 2}
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +46,35 @@ def _lines(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("method", "batch_norm"), [("sroe", "joint"), ("oecc", "id")])
-def test_two_processes_are_one_process_with_the_joint_batch(files, tmp_path, monkeypatch, method, batch_norm):
-    # 45 images in batches of 14: the last has three, so one process has one ID image and the other two
-    settings = {**SETTINGS, **files, "batch_size": 14, "outlier_batch_size": 9, "epochs": 2, "batch_norm": batch_norm}
-    settings |= {"method": method, "validation": 0.1}
-    runs = [tune(TuneConfig(**settings, devices=devices), tmp_path / f"{devices}") for devices in (1, 2)]
-    one, two = (_lines(run) for run in runs)
+def _runs(files, tmp_path, **settings) -> tuple[Path, Path]:
+    one, two = (
+        tune(TuneConfig(**{**SETTINGS, **files, **settings}, devices=devices), tmp_path / f"{devices}")
+        for devices in (1, 2)
+    )
+    return one, two
+
+
+def test_two_processes_have_the_loss_of_one_with_the_joint_batch(files, tmp_path):
+    # 39 of 45 images in batches of 19: the last has one, so one process has no ID image
+    settings = {"batch_size": 19, "outlier_batch_size": 9, "epochs": 2, "validation": 0.1}
+    # larger steps let rounding grow within a few of them
+    one, two = (_lines(run) for run in _runs(files, tmp_path, lr=1e-5, **settings))
     assert [line["step"] for line in one] == [line["step"] for line in two] == [3, 6]
     for a, b in zip(one, two, strict=True):
-        assert {name for name in a if name not in ("images_per_second", "seconds")} <= set(b)
-        for name in set(a) - {"images_per_second", "seconds"}:
+        assert a.keys() == b.keys() >= {"loss", "outlier_exposure", "validation_loss", "validation_accuracy"}
+        for name in a.keys() - {"images_per_second", "seconds"}:
             assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-5), name
-    weights = [load_file(run / "model.safetensors") for run in runs]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_take_the_step_of_one_with_the_joint_batch(files, tmp_path):
+    # a loss that is no mean over images, statistics of some rows, parts of unequal size; a step that is all gradient
+    settings = {"method": "oecc", "batch_norm": "id", "accumulate": 2, "batch_size": 13, "outlier_batch_size": 10}
+    one, two = (load_file(run / "model.safetensors") for run in _runs(files, tmp_path, lr=1.0, max_steps=1, **settings))
+    start = load_file(files["checkpoint"])
+    for name, value in one.items():
+        scale = (value - start[name]).abs().max().item()
+        assert scale > 0, name
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-4 * scale)
 
 
 def test_accumulated_parts_are_those_of_a_plain_rewriting(files, tmp_path):
@@ -82,11 +96,12 @@ def test_accumulated_parts_are_those_of_a_plain_rewriting(files, tmp_path):
         total = total + (ce + 0.02 * features[:3].sum() / 3 + 0.5 * oe) / 4
     total.backward()
     for name, p in model.named_parameters():
-        expected = p.detach() - 0.01 * 1.9 * (p.grad + 5e-4 * p.detach())
+        expected = p.detach() - 0.001 * 1.9 * (p.grad + 5e-4 * p.detach())
         torch.testing.assert_close(got[name], expected, rtol=1e-4, atol=1e-5)
     assert _lines(tmp_path / "run")[0]["loss"] == pytest.approx(total.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_learns_the_same(files, tmp_path):
     settings = {**SETTINGS, **files, "batch_size": 15, "outlier_batch_size": 9, "max_steps": 2}
     plain, compiled = (tune(TuneConfig(**settings, compile=c), tmp_path / str(c)) for c in (False, True))
@@ -110,7 +125,14 @@ def test_batches_that_cannot_be_divided_are_refused(files, tmp_path):
     ("devices", "number", "code"), [(1, signal.SIGTERM, 0), (1, signal.SIGINT, 130), (2, signal.SIGTERM, 0)]
 )
 def test_a_run_that_is_told_to_stop_saves_and_can_go_on(files, tmp_path, devices, number, code):
-    settings = {**SETTINGS, **files, "batch_size": 4, "outlier_batch_size": 4, "epochs": 8, "devices": devices}
+    settings = {
+        **SETTINGS,
+        **files,
+        "batch_size": 4,
+        "outlier_batch_size": 4,
+        "epochs": 8 // devices,
+        "devices": devices,
+    }
     options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     whole, told = tmp_path / "whole", tmp_path / "told"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -60,6 +60,9 @@ def _joint_statistics(part: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor
 class BatchNormAct(BatchNorm):
     """The same for timm's BatchNormAct2d, which goes on with dropout and an activation."""
 
+    act: nn.Module
+    drop: nn.Module
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape and type."""
         return self.act(self.drop(super().forward(x)))

@@ -23,7 +23,7 @@ from train.logbook import Interval, Logbook
 from train.reporting import training_progress
 from train.shares import largest
 from train.signals import Asked, Stopped, noted, passed_on
-from train.steps import Stepper
+from train.steps import NotFinite, Stepper
 from train.training_images import TrainingImages
 
 LOG_EVERY = 50  # steps
@@ -124,7 +124,7 @@ def _train(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, a
             lr = learning_rate(step, plan.scheduled, config.lr, config.final_lr)
             try:
                 numbers = stepper.take(step, rows, lr)
-            except InputError as error:
+            except NotFinite as error:
                 raise stopped(step, str(error)) from error
             if step == 0:
                 bound = DIVERGED * max(numbers["loss"], math.log(classifier.fc.out_features))

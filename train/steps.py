@@ -6,11 +6,11 @@ import math
 
 import torch
 from lightning_fabric import Fabric
-from srood.methods import make_loss
 from torch import Tensor
 
 from srood.errors import InputError
 from srood.losses import Loss, LossParts
+from srood.methods import make_loss
 from srood.models import Classifier
 from srood.models.weights import Triple
 from train import batches
@@ -26,6 +26,10 @@ IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 def objective(config: AnyConfig) -> Loss:
     """The loss of a run: its method's, with the options that `tune` resolved; cross entropy while pretraining."""
     return make_loss(config.workflow, config.method_options) if isinstance(config, TuneConfig) else make_loss("ce")
+
+
+class NotFinite(Exception):
+    """The loss of a step is not finite; the message gives its parts."""
 
 
 class Stepper:
@@ -60,7 +64,11 @@ class Stepper:
         id_only = tuning is not None and tuning.batch_norm == "id"
         self.norms = choose_rows(classifier, id_only, shared=fabric.world_size > 1)
         optimiser = torch.optim.SGD(
-            classifier.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=True
+            classifier.parameters(),
+            config.lr,
+            config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
         )
         network = torch.compile(classifier) if config.compile else classifier
         self.model, self.optimiser = fabric.setup(network, optimiser)  # type: ignore[arg-type]
@@ -73,7 +81,8 @@ class Stepper:
             ``loss``, its unweighted terms and ``id_accuracy``, over the batch of all processes.
 
         Raises:
-            InputError: the loss is not finite; nothing was changed by this step.
+            NotFinite: the loss is not finite; nothing was changed by this step.
+            InputError: a batch is too small for the network.
         """
         config, fabric = self.config, self.fabric
         # dropout's random numbers are a function of seed, step and process, like all the others
@@ -92,17 +101,29 @@ class Stepper:
                 for norm in self.norms:
                     norm.rows = len(ids.own)
                 x = self._pixels(step, rows, ids, others)
-                logits, features = (joined(out, (ids, others), fabric) for out in self.model(x, return_features=True))
+                outputs = self._forward(x)
+                logits, features = (joined(out, (ids, others), fabric) for out in outputs)
                 y = self.labels[rows.id[ids.part.start : ids.part.stop].to(self.device)]
                 loss = self.loss_of(logits, features, y)
                 for name, value in step_numbers(loss, logits, y).items():
                     numbers[name] = numbers.get(name, 0.0) + weight * value
                 if not math.isfinite(numbers["loss"]):
                     parts = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-                    raise InputError(f"the loss is not finite ({parts})")
+                    raise NotFinite(f"the loss is not finite ({parts})")
                 fabric.backward(loss.total * weight)
         self.optimiser.step()
         return numbers
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            return self.model(x, return_features=True)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                "a batch holds one image, too few for the batch norm of a network whose maps have one pixel; "
+                f"choose another --batch-size (now {self.config.batch_size})"
+            ) from error
 
     def _pixels(self, step: int, rows: StepRows, ids: Share, others: Share) -> Tensor:
         """The images of this process, augmented and normalised: ID images, then outliers, (n, 3, H, W) float32."""

@@ -62,6 +62,4 @@ def say_summary(run: Path) -> None:
             f"(loss {best['validation_loss']:.4f}, accuracy {100 * best['validation_accuracy']:.2f} %)",
             highlight=False,
         )
-    console.print(
-        f"measure it with: srood eval {run} --ood textures --ood cifar100:test", highlight=False, soft_wrap=True
-    )
+    console.print(f"measure it with: srood eval {run} --ood SET", highlight=False, soft_wrap=True)

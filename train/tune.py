@@ -6,7 +6,7 @@ from pathlib import Path
 
 from srood.datasets import Images, id_specs
 from srood.errors import InputError
-from srood.methods import resolve_options
+from srood.methods import find_method, resolve_options
 from srood.models import check_model
 from srood.models.weights import WeightsInfo, load_model
 from srood.outliers import file_sha256
@@ -123,6 +123,10 @@ def with_method(config: TuneConfig, classes: int) -> TuneConfig:
     named = {"alpha": config.alpha, "beta": config.beta}
     given = {name: value for name, value in named.items() if value is not None} | config.method_options
     if config.sparsity_on == "all":
+        if "outlier_sparsity" not in find_method(config.workflow).options:
+            raise InputError(
+                f"--sparsity-on all: method {config.workflow} has no sparsity term of outliers; leave it out"
+            )
         given["outlier_sparsity"] = 1.0
     options = resolve_options(config.workflow, given, classes)
     return config.model_copy(update={"method": config.workflow, "method_options": options, "alpha": None, "beta": None})
