@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from srood import commands
-from train.commands import demonstration, evaluation, training
+from train.commands import demonstration, evaluation, publishing, training
 
 app = typer.Typer(
     name="srood",
@@ -38,6 +38,7 @@ def _root(
 app.command()(training.pretrain)
 app.command()(training.train)
 app.command("eval")(evaluation.evaluate)
+app.command()(publishing.push)
 app.command()(demonstration.demo)
 
 
