@@ -120,6 +120,10 @@ class HubServer:
         """
         self._failures.append(Failure(status, times, re.compile(path), sent, headers or {}))
 
+    def plan_nothing(self) -> None:
+        """Forget the failures that were planned."""
+        self._failures.clear()
+
     def take_failure(self, path: str) -> Failure | None:
         for planned in self._failures:
             if planned.times > 0 and planned.path.search(path):

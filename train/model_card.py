@@ -146,7 +146,7 @@ def metadata(facts: CardFacts) -> Any:
         tags=["out-of-distribution-detection", "ood-detection", str(facts.record["model"]), method_name(facts)],
         datasets=sets or None,
         metrics=["accuracy", "roc_auc"] if results else None,
-        model_name=facts.repo.partition("/")[2],
+        model_name=facts.repo.partition("/")[2] if results else None,
         eval_results=results or None,
     )
 
