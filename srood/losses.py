@@ -6,6 +6,7 @@ doi 10.1038/s41598-024-79934-7. Every function computes in float32 or wider, als
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -27,13 +28,21 @@ class LossParts(NamedTuple):
     terms: dict[str, Tensor]
 
 
+Loss = Callable[[Tensor, Tensor, Tensor], LossParts]  # logits (N + M, C), features (N + M, D), labels (N,)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Half precision widened to float32; float64 stays, so that gradients can be checked against finite differences."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def sparsity(features: Tensor) -> Tensor:
     """L_sparsity = mean over images of ||F(x)||_1: a sum over the D features, then a mean over the batch.
 
     Args:
-        features: (N, D) floating point, the pooled penultimate features of ID images
+        features: (N, D) floating point, the pooled penultimate features of the images
     """
-    return _full_precision(features).abs().sum(dim=1).mean()
+    return full_precision(features).abs().sum(dim=1).mean()
 
 
 def outlier_exposure(logits: Tensor) -> Tensor:
@@ -45,7 +54,7 @@ def outlier_exposure(logits: Tensor) -> Tensor:
     Args:
         logits: (N, C) floating point, logits of outliers
     """
-    logits = _full_precision(logits)
+    logits = full_precision(logits)
     return (logits.logsumexp(dim=1) - logits.mean(dim=1)).mean()
 
 
@@ -57,7 +66,7 @@ def ce_loss(logits: Tensor, features: Tensor, labels: Tensor) -> LossParts:
         features: (N, D) floating point
         labels: (N,) int64, in [0, C)
     """
-    cross_entropy = F.cross_entropy(_full_precision(logits), labels)
+    cross_entropy = F.cross_entropy(full_precision(logits), labels)
     return LossParts(cross_entropy, {"cross_entropy": cross_entropy, "sparsity": sparsity(features.detach())})
 
 
@@ -70,18 +79,24 @@ def sr_loss(logits: Tensor, features: Tensor, labels: Tensor, *, alpha: float = 
         labels: (N,) int64, in [0, C)
         alpha: weight of the sparsity term
     """
-    cross_entropy = F.cross_entropy(_full_precision(logits), labels)
+    cross_entropy = F.cross_entropy(full_precision(logits), labels)
     l1 = sparsity(features)
     return LossParts(cross_entropy + alpha * l1, {"cross_entropy": cross_entropy, "sparsity": l1})
 
 
 def sroe_loss(
-    logits: Tensor, features: Tensor, labels: Tensor, *, alpha: float = ALPHA, beta: float = BETA
+    logits: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = ALPHA,
+    beta: float = BETA,
+    outlier_sparsity: bool = False,
 ) -> LossParts:
     """L_SROE = L_CE + alpha * L_sparsity + beta * L_OE (paper, Algorithm 1).
 
     One forward pass gives logits and features of N ID images followed by M outliers; N is the number of labels. The
-    sparsity term is of the N ID images only.
+    sparsity term is of the N ID images only (Algorithm 1), or of all N + M images as in the authors' code.
 
     Args:
         logits: (N + M, C) floating point, M >= 1
@@ -89,6 +104,7 @@ def sroe_loss(
         labels: (N,) int64, in [0, C)
         alpha: weight of the sparsity term
         beta: weight of the outlier term
+        outlier_sparsity: whether the sparsity term is the mean over ID images and outliers together
 
     Raises:
         ValueError: there are no rows after the ID rows.
@@ -96,11 +112,8 @@ def sroe_loss(
     count = len(labels)
     if len(logits) <= count:
         raise ValueError(f"sroe_loss: {len(logits)} rows of logits for {count} labels leave no outliers")
-    sr = sr_loss(logits[:count], features[:count], labels, alpha=alpha)
+    cross_entropy = F.cross_entropy(full_precision(logits[:count]), labels)
+    l1 = sparsity(features if outlier_sparsity else features[:count])
     oe = outlier_exposure(logits[count:])
-    return LossParts(sr.total + beta * oe, {**sr.terms, "outlier_exposure": oe})
-
-
-def _full_precision(x: Tensor) -> Tensor:
-    # float64 stays as it is, so that gradients can be checked against finite differences
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    total = cross_entropy + alpha * l1 + beta * oe
+    return LossParts(total, {"cross_entropy": cross_entropy, "sparsity": l1, "outlier_exposure": oe})

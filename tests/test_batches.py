@@ -3,47 +3,93 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from srood.errors import InputError
 from train.batches import (
     ID_AUGMENTATION,
     OUTLIER_AUGMENTATION,
     augment,
-    id_rows,
     normalise,
-    outlier_rows,
     steps_per_epoch,
+    stream_rows,
 )
+from train.config import TuneConfig
 from train.id_sets import validation_split
+from train.plan import Plan, shares_of
+
+
+def _plan(id_count: int, outliers: tuple[int, ...] = (), shares: tuple[int, ...] = (), **settings) -> Plan:
+    return Plan(TuneConfig(**settings), id_count, outliers, shares)
 
 
 def test_every_id_image_is_seen_once_an_epoch():
-    steps = steps_per_epoch(103, 10)
-    assert steps == 11
+    plan = _plan(103, batch_size=10, epochs=3)
+    assert (plan.epoch_steps, plan.total, plan.scheduled) == (11, 33, 33)
     epochs = []
     for epoch in range(3):
-        batches = [id_rows(epoch * steps + step, 103, 10, seed=0) for step in range(steps)]
-        assert [len(batch) for batch in batches] == [10] * 10 + [3]
-        epochs.append(torch.cat(batches).tolist())
+        rows = [plan.rows(epoch * 11 + step).id for step in range(11)]
+        assert [len(batch) for batch in rows] == [10] * 10 + [3]
+        epochs.append(torch.cat(rows).tolist())
         assert sorted(epochs[-1]) == list(range(103))
     assert epochs[0] != epochs[1] != epochs[2]
     assert steps_per_epoch(100, 10) == 10
+    assert _plan(103, batch_size=10, max_steps=7).total == 7
 
 
 def test_outliers_cycle_and_are_shuffled_anew():
-    stream = torch.cat([outlier_rows(step, 23, 7, seed=0) for step in range(23)]).tolist()
+    plan = _plan(1000, (23,), (7,))
+    stream = torch.cat([plan.rows(step).outliers for step in range(23)]).tolist()
     cycles = [stream[start : start + 23] for start in range(0, 161, 23)]
     assert len(cycles) == 7
     assert all(sorted(cycle) == list(range(23)) for cycle in cycles)
     assert len({tuple(cycle) for cycle in cycles}) == 7
-    few = outlier_rows(3, 4, 10, seed=0).tolist()  # fewer outliers than a batch: positions 30..39 of the stream
+    few = stream_rows(3, 4, 10, 0, (0, 0), stored=False).tolist()  # fewer than a batch: positions 30..39 of the stream
     assert sorted(few[2:6]) == sorted(few[6:10]) == [0, 1, 2, 3]
 
 
+def test_stored_order_is_that_of_the_set():
+    plan = _plan(1000, (5,), (3,), outlier_order="stored")
+    assert [plan.rows(step).outliers.tolist() for step in range(3)] == [[0, 1, 2], [3, 4, 0], [1, 2, 3]]
+
+
+def test_an_epoch_can_end_with_the_outliers():
+    plan = _plan(100, (23,), (7,), batch_size=10, epochs=3, epoch_ends_with="shorter")
+    assert (plan.epoch_steps, plan.total, plan.scheduled) == (4, 12, 30)  # the schedule counts the ID images' 10 steps
+    for epoch in range(3):
+        rows = [plan.rows(4 * epoch + step) for step in range(4)]
+        assert [len(r.outliers) for r in rows] == [7, 7, 7, 2]
+        assert sorted(torch.cat([r.outliers for r in rows]).tolist()) == list(range(23))
+        assert len(set(torch.cat([r.id for r in rows]).tolist())) == 40  # 60 ID images are not seen
+    assert _plan(100, (230,), (7,), batch_size=10, epoch_ends_with="shorter").epoch_steps == 10
+
+
+def test_several_sets_share_a_batch_by_weight():
+    assert shares_of([1, 0.5], 256) == (171, 85)
+    assert shares_of([1, 1, 1], 10) == (3, 4, 3)
+    with pytest.raises(InputError, match="set 2 of 2 would get none of the 8"):
+        shares_of([1, 0.01], 8)
+    plan = _plan(100, (6, 9), (4, 2))
+    rows = [plan.rows(step).outliers for step in range(9)]
+    assert all((r[:4] < 6).all() and (r[4:] >= 6).all() and (r < 15).all() for r in rows)
+    assert sorted(torch.cat([r[:4] for r in rows]).tolist()) == sorted(list(range(6)) * 6)
+    assert sorted(torch.cat([r[4:] for r in rows]).tolist()) == sorted(list(range(6, 15)) * 2)
+
+
+def test_an_epoch_draws_from_the_rows_selected_for_it():
+    plan = _plan(40, (50, 20), (3, 2), batch_size=10)
+    selected = [torch.tensor([1, 8, 40, 44]), torch.tensor([19])]
+    rows = torch.cat([plan.rows(step, selected).outliers for step in range(4)]).tolist()
+    assert sorted(row for row in rows if row < 50) == sorted([1, 8, 40, 44] * 3)
+    assert [row for row in rows if row >= 50] == [69] * 8
+
+
 def test_order_depends_on_the_seed_and_the_purpose_only():
-    assert torch.equal(id_rows(5, 100, 10, seed=1), id_rows(5, 100, 10, seed=1))
-    assert not torch.equal(id_rows(5, 100, 10, seed=1), id_rows(5, 100, 10, seed=2))
-    assert not torch.equal(id_rows(0, 100, 10, seed=1), outlier_rows(0, 100, 10, seed=1))
+    first, other = (_plan(100, (100,), (10,), batch_size=10, seed=seed).rows(5) for seed in (1, 2))
+    assert torch.equal(first.id, _plan(100, batch_size=10, seed=1).rows(5).id)
+    assert not torch.equal(first.id, other.id) and not torch.equal(first.outliers, other.outliers)
+    assert not torch.equal(first.id, first.outliers)
 
 
 def test_every_augmented_image_is_a_padded_crop_of_its_own_image():
@@ -72,6 +118,13 @@ def test_augmentation_is_a_function_of_seed_purpose_and_step():
     assert torch.equal(first, augment(images, 4, 0, ID_AUGMENTATION, 1))
     others = [(1, ID_AUGMENTATION, 1), (0, OUTLIER_AUGMENTATION, 1), (0, ID_AUGMENTATION, 2)]
     assert not any(torch.equal(first, augment(images, 4, *other)) for other in others)
+
+
+def test_a_divided_step_is_augmented_like_a_whole_one():
+    images = torch.randint(0, 256, (10, 6, 6, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    whole = augment(images, 2, 7, ID_AUGMENTATION, 3)
+    parts = [augment(images[a:b], 2, 7, ID_AUGMENTATION, 3, place=(10, a)) for a, b in ((0, 3), (3, 10))]
+    assert torch.equal(torch.cat(parts), whole)
 
 
 def test_without_padding_there_is_only_the_flip():

@@ -23,7 +23,9 @@ from srood.models.weights import WeightsInfo, load_model, save_weights
 from srood.outliers import OutlierSet
 from train import batches
 from train.config import PretrainConfig, TuneConfig
-from train.loop import cut_log, learning_rate
+from train.logbook import cut_log
+from train.loop import learning_rate
+from train.plan import Plan
 from train.pretrain import pretrain
 from train.tune import resume, tune
 
@@ -61,8 +63,8 @@ def test_the_schedule_is_torchs_half_cosine():
 @pytest.mark.parametrize("workflow", ["sr", "sroe"])
 def test_steps_are_those_of_a_plain_rewriting(id_set, outliers, checkpoint, tmp_path, workflow):
     settings = {"id": str(id_set), "model": "resnet20", "checkpoint": checkpoint, "lr": 0.01, "max_steps": 3, **CPU}
-    settings |= {"batch_size": 16, "outlier_batch_size": 24, "alpha": 0.1, "beta": 0.7, "crop_padding": 2}
-    config = TuneConfig(**settings, outliers=outliers if workflow == "sroe" else None)
+    settings |= {"batch_size": 16, "outlier_batch_size": 24, "alpha": 0.1, "crop_padding": 2}
+    config = TuneConfig(**settings, **({"outliers": outliers, "beta": 0.7} if workflow == "sroe" else {}))
     got = load_file(tune(config, tmp_path / "run") / "model.safetensors")
 
     model, _ = load_model(checkpoint)
@@ -70,11 +72,12 @@ def test_steps_are_those_of_a_plain_rewriting(id_set, outliers, checkpoint, tmp_
     images = load_images(str(id_set / "train.parquet"))
     noise = torch.from_numpy(OutlierSet.open(outliers).read_images())
     buffers: dict[str, torch.Tensor] = {}
+    plan = Plan(config, len(images.labels), (len(noise),), (24,))
     for step in range(3):
-        rows = batches.id_rows(step, len(images.labels), 16, 0)
+        rows = plan.rows(step).id
         x = batches.augment(torch.from_numpy(images.images)[rows], 2, 0, batches.ID_AUGMENTATION, step)
         if workflow == "sroe":
-            rest = noise[batches.outlier_rows(step, len(noise), 24, 0)]
+            rest = noise[plan.rows(step).outliers]
             x = torch.cat([x, batches.augment(rest, 2, 0, batches.OUTLIER_AUGMENTATION, step)])
         x = batches.normalise(x, (0.3,) * 3, (0.4,) * 3)
         features = model.features(x)
@@ -114,7 +117,7 @@ def test_a_run_folder_says_everything(id_set, outliers, checkpoint, tmp_path):
     record = json.loads((run / "run.json").read_text())
     assert record["steps"] == 8  # two epochs of 64 + 64 + 64 + 8
     assert record["id"]["images"] == 200
-    assert record["outliers"]["fingerprint"] == OutlierSet.open(outliers).fingerprint
+    assert record["outliers"][0]["fingerprint"] == OutlierSet.open(outliers).fingerprint
     assert record["precision"] == "32-true"
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [4, 8]
@@ -209,7 +212,7 @@ def test_resuming_on_other_images_or_outliers_is_refused(outliers, checkpoint, t
         resume(run)
     write_digits(tmp_path / "digits", train=16)
     record = json.loads((run / "run.json").read_text())
-    record["outliers"]["fingerprint"] = "0" * 64
+    record["outliers"][0]["fingerprint"] = "0" * 64
     (run / "run.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"mini\.h5: is not the outlier set"):
         resume(run)

@@ -98,6 +98,23 @@ def test_the_sparsity_term_touches_id_features_only():
     assert torch.allclose(features.grad[:2], 0.3 * features.detach()[:2].sign() / 2)
 
 
+def test_outlier_sparsity_changes_the_sparsity_term_and_nothing_else():
+    logits, features, labels = _case()
+    paper = sroe_loss(logits, features, labels, alpha=0.3)
+    code = sroe_loss(logits, features, labels, alpha=0.3, outlier_sparsity=True)
+    size = features.detach().abs().sum(1)
+    assert paper.terms["sparsity"].item() == pytest.approx(size[:2].mean().item(), rel=1e-12)
+    assert code.terms["sparsity"].item() == pytest.approx(size.mean().item(), rel=1e-12)
+    for name in ("cross_entropy", "outlier_exposure"):
+        assert torch.equal(paper.terms[name], code.terms[name])
+    change = 0.3 * (size.mean() - size[:2].mean())
+    assert (code.total - paper.total).item() == pytest.approx(change.item(), rel=1e-9)
+    of_logits, of_features = torch.autograd.grad(code.total, (logits, features))
+    assert torch.equal(of_logits, torch.autograd.grad(paper.total, logits)[0])
+    # d/dF of mean over 2 ID images and 4 outliers of sum |F| is sign(F) / 6
+    assert torch.allclose(of_features, 0.3 * features.detach().sign() / 6)
+
+
 def test_the_outlier_gradient_is_softmax_minus_uniform():
     logits, features, labels = _case()
     sroe_loss(logits, features, labels, beta=0.5).total.backward()

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from srood import __version__
 from srood.errors import InputError
 from srood.losses import ALPHA, BETA
+from srood.methods import METHODS
 from srood.metrics import DEFAULT_CONVENTION
 from srood.models import MODELS, build_model
 from srood.models.weights import WeightsInfo, load_model, save_weights
@@ -77,9 +78,12 @@ def test_help_and_version_are_quick():
 def test_defaults_of_the_command_are_those_of_the_configuration():
     for command, config in ((training.pretrain, PretrainConfig()), (training.train, TuneConfig())):
         for name, parameter in inspect.signature(command).parameters.items():
-            if name not in ("context", "out", "resume"):
+            if name not in ("context", "out", "resume", "seeds", "protocol", "method_option", "outliers"):
                 assert parameter.default == getattr(config, name), name
-    assert (TuneConfig().alpha, TuneConfig().beta) == (ALPHA, BETA) == (0.02, 0.5)
+        left_out = set(type(config).model_fields) - set(inspect.signature(command).parameters)
+        assert left_out == ({"method_options"} if command is training.train else set())
+    assert METHODS["sroe"].options == {"alpha": ALPHA, "beta": BETA, "outlier_sparsity": 0}
+    assert (ALPHA, BETA) == (0.02, 0.5)
     assert inspect.signature(evaluation.evaluate).parameters["convention"].default == DEFAULT_CONVENTION
     assert all(name in MODEL_HELP for name in MODELS)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 # purposes that random numbers are drawn for; each has streams of its own
-ID_ORDER, OUTLIER_ORDER, ID_AUGMENTATION, OUTLIER_AUGMENTATION, VALIDATION = range(5)
+ID_ORDER, OUTLIER_ORDER, ID_AUGMENTATION, OUTLIER_AUGMENTATION, VALIDATION, DROPOUT = range(6)
 
 
 def derived_seed(*numbers: int) -> int:
@@ -23,9 +23,9 @@ def derived_seed(*numbers: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def permutation(count: int, seed: int, purpose: int, epoch: int) -> Tensor:
-    """The order of `count` images in an epoch, (count,) int64 on the CPU."""
-    generator = torch.Generator().manual_seed(derived_seed(seed, purpose, epoch))
+def permutation(count: int, seed: int, purpose: int, *numbers: int) -> Tensor:
+    """An order of `count` images, (count,) int64 on the CPU; `numbers` tell it from others of its purpose."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, purpose, *numbers))
     return torch.randperm(count, generator=generator)
 
 
@@ -34,48 +34,52 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return -(-count // batch_size)
 
 
-def id_rows(step: int, count: int, batch_size: int, seed: int) -> Tensor:
-    """Row numbers of the ID batch of a step, (n,) int64 with n <= batch_size.
+def stream_rows(step: int, count: int, batch_size: int, seed: int, stream: tuple[int, ...], stored: bool) -> Tensor:
+    """Row numbers of a step's batch from an endless stream over `count` rows, (batch_size,) int64.
 
-    Every epoch is a new permutation of all rows. Its last batch is smaller rather than dropped or filled up: so every
-    image is seen exactly once an epoch.
-    """
-    epoch, position = divmod(step, steps_per_epoch(count, batch_size))
-    order = permutation(count, seed, ID_ORDER, epoch)
-    return order[position * batch_size : (position + 1) * batch_size]
+    All rows are used once before any is used again; a batch may lie across two passes. Each pass is a new permutation,
+    or the stored order again and again where `stored`.
 
-
-def outlier_rows(step: int, count: int, batch_size: int, seed: int) -> Tensor:
-    """Row numbers of the outlier batch of a step, (batch_size,) int64.
-
-    The outliers are an endless stream of permutations: all of them are used once before any is used again, whatever
-    the length of the ID epoch; a batch may lie across two permutations.
+    Args:
+        step: number of the batch
+        count: rows of the set
+        batch_size: rows a batch
+        seed: of the run
+        stream: what tells this stream from the run's others
     """
     start, end = step * batch_size, (step + 1) * batch_size
+    if stored:
+        return torch.arange(start, end) % count
     parts = []
     while start < end:
         cycle, offset = divmod(start, count)
-        part = permutation(count, seed, OUTLIER_ORDER, cycle)[offset : offset + end - start]
+        part = permutation(count, seed, OUTLIER_ORDER, *stream, cycle)[offset : offset + end - start]
         parts.append(part)
         start += len(part)
     return torch.cat(parts)
 
 
-def augment(images: Tensor, padding: int, seed: int, purpose: int, step: int) -> Tensor:
+def augment(
+    images: Tensor, padding: int, seed: int, purpose: int, step: int, place: tuple[int, int] | None = None
+) -> Tensor:
     """Random horizontal flip (half of the images) and random crop after padding with black, per image.
 
     Args:
         images: (N, H, W, 3) uint8
         padding: pixels on each side; offsets are uniform over the 2 * padding + 1 positions of each axis
         seed, purpose, step: what the random numbers are a function of
+        place: the step's number of images, and the number of the first of these among them; by default these are all.
+            However a step is divided, each of its images is augmented alike.
 
     Returns:
         (N, H, W, 3) uint8, on the device of `images`
     """
     count, height, width, _ = images.shape
+    total, first = place or (count, 0)
+    own = slice(first, first + count)
     generator = torch.Generator().manual_seed(derived_seed(seed, purpose, step))
-    offsets = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator)
-    flipped = torch.rand(count, 1, generator=generator) < 0.5
+    offsets = torch.randint(0, 2 * padding + 1, (2, total, 1), generator=generator)[:, own]
+    flipped = torch.rand(total, 1, generator=generator)[own] < 0.5
     rows = offsets[0] + torch.arange(height)
     across = torch.arange(width).expand(count, width)
     columns = offsets[1] + torch.where(flipped, across.flip(1), across)

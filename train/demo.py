@@ -66,7 +66,7 @@ def demo(folder: Path, seed: int = 0, device: str = "auto") -> dict[str, Any]:
     runs = {
         "pretrained": base,
         "SR": tune(TuneConfig(**settings), folder / "sr"),
-        "SROE": tune(TuneConfig(outliers=outliers, **settings), folder / "sroe"),
+        "SROE": tune(TuneConfig(outliers=(str(outliers),), **settings), folder / "sroe"),
     }
     ood = {name: str(path) for name, path in images.ood.items()}
     results = {name: evaluate(run, list(ood.values()), device=device) for name, run in runs.items()}

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 
 from srood.errors import InputError
 from srood.precision import computes_bf16
@@ -61,17 +62,25 @@ def placed(config: Config) -> Config:
     """A configuration with its device and precision resolved.
 
     Raises:
-        InputError: either is unknown or not available here.
+        InputError: either is unknown or not available here, or there are fewer devices than asked for.
     """
     device = resolve_device(config.device)
+    if config.devices > 1:
+        if device.type not in ("cpu", "cuda"):
+            raise InputError(f"--devices {config.devices}: several devices are CUDA devices or CPU processes; give one")
+        if device.type == "cuda" and config.devices > torch.cuda.device_count():
+            raise InputError(f"--devices {config.devices}: torch sees {torch.cuda.device_count()} CUDA devices here")
     precision = resolve_precision(config.precision, device)
     return config.model_copy(update={"device": str(device), "precision": precision})
 
 
-def make_fabric(device: torch.device, precision: str) -> Fabric:
-    """Fabric for one device, in a resolved precision."""
-    devices = [device.index or 0] if device.type == "cuda" else 1
-    return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]
+def make_fabric(device: torch.device, precision: str, devices: int = 1) -> Fabric:
+    """Fabric in a resolved precision, for one device or for `devices` processes (DDP) of its kind."""
+    if devices > 1:
+        strategy = DDPStrategy(start_method="spawn")
+        return Fabric(accelerator=device.type, devices=devices, strategy=strategy, precision=precision)  # type: ignore[arg-type]
+    chosen = [device.index or 0] if device.type == "cuda" else 1
+    return Fabric(accelerator=device.type, devices=chosen, precision=precision)  # type: ignore[arg-type]
 
 
 def describe_device(device: torch.device) -> str:

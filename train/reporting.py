@@ -20,8 +20,11 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def training_progress(name: str, start: int, total: int) -> Iterator[Callable[[int, str], None]]:
+def training_progress(name: str, start: int, total: int, silent: bool = False) -> Iterator[Callable[[int, str], None]]:
     """Yields ``report(step, note)``, to be called after every step; `note` says how the loss stands."""
+    if silent:
+        yield lambda step, note: None
+        return
     console = Console(stderr=True)
     if console.is_terminal:
         with progress_bar("steps", console) as progress:

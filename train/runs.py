@@ -3,7 +3,7 @@
     config.yaml         every setting, resolved
     run.json            what it ran on: fingerprints of the images, starting weights, versions, device, precision
     metrics.jsonl       one line a log interval
-    checkpoints/step-N  weights.safetensors and state.pt (optimiser, step, random generators); the newest only
+    checkpoints/step-N  weights.safetensors, state.pt (optimiser, step) and best.safetensors; the newest only
     model.safetensors   the trained classifier; a run that has it is finished
 
 Files and checkpoint folders are written beside their final name and renamed.
@@ -16,21 +16,29 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from srood import __version__
+from srood.datasets import Images
 from srood.errors import InputError
 from srood.files import sync_folder, write_text
 from srood.models.weights import WeightsInfo, save_weights
-from train.config import CONFIG_FILE, PretrainConfig, TuneConfig, config_values
+from train.config import CONFIG_FILE, AnyConfig, TuneConfig, config_values, read_config
+from train.devices import describe_device
+from train.id_sets import id_record
+from train.plan import Plan
 
 RUNS = Path("runs")
 MODEL_FILE = "model.safetensors"
 RECORD_FILE = "run.json"
+WEIGHTS_FILE, BEST_FILE = "weights.safetensors", "best.safetensors"
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -39,8 +47,12 @@ def is_finished(run: Path) -> bool:
     return (run / MODEL_FILE).is_file()
 
 
-def choose_folder(config: PretrainConfig | TuneConfig, out: Path | None) -> Path:
+def choose_folder(
+    config: AnyConfig, out: Path | None, ending: str = "", finished: Callable[[Path], bool] = is_finished
+) -> Path:
     """Where a new run goes: `out`, or ``runs/<id>-<model>-<workflow>-s<seed>`` with a number if that is finished.
+
+    `ending` stands in the place of ``s<seed>`` for the folder of several runs, and `finished` tells when that is done.
 
     Raises:
         InputError: `out` is not an empty or new folder, or the default folder holds an unfinished run.
@@ -49,10 +61,11 @@ def choose_folder(config: PretrainConfig | TuneConfig, out: Path | None) -> Path
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"--out {out}: is not empty; choose another folder, or continue it with --resume {out}")
         return out
-    name = f"{Path(config.id).name}-{config.model}-{config.workflow}-s{config.seed}"
+    model = config.model.replace(":", "-").replace("/", "-")
+    name = f"{Path(config.id).name}-{model}-{config.workflow}-{ending or f's{config.seed}'}"
     folder, number = RUNS / name, 1
     while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not is_finished(folder):
+        if not finished(folder):
             raise InputError(
                 f"{folder}: holds a run that is not finished; continue it with `srood train --resume {folder}`, "
                 "remove it, or give --out"
@@ -64,14 +77,13 @@ def choose_folder(config: PretrainConfig | TuneConfig, out: Path | None) -> Path
 
 def create(
     run: Path,
-    config: PretrainConfig | TuneConfig,
+    config: AnyConfig,
     record: dict[str, Any],
     tensors: dict[str, torch.Tensor],
     info: WeightsInfo,
 ) -> None:
     """Make a run folder with its record and the weights it starts from, as the checkpoint of step 0."""
     run.mkdir(parents=True, exist_ok=True)
-    record = {**record, "versions": versions(), "torch_threads": torch.get_num_threads()}
     write_text(run / RECORD_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     write_text(run / CONFIG_FILE, yaml.safe_dump(config_values(config), sort_keys=False, allow_unicode=True))
     save_checkpoint(run, 0, tensors, info, {"step": 0})
@@ -91,15 +103,25 @@ def read_record(run: Path) -> dict[str, Any]:
 
 
 def save_checkpoint(
-    run: Path, step: int, tensors: dict[str, torch.Tensor], info: WeightsInfo, state: dict[str, Any]
+    run: Path,
+    step: int,
+    tensors: dict[str, torch.Tensor],
+    info: WeightsInfo,
+    state: dict[str, Any],
+    best: dict[str, torch.Tensor] | None = None,
 ) -> Path:
-    """Write the checkpoint of a step, then remove older ones. `state` holds tensors and plain values only."""
+    """Write the checkpoint of a step, then remove older ones. `state` holds tensors and plain values only.
+
+    `best` are the weights that did best on the held-out images so far.
+    """
     folder = run / "checkpoints" / f"step-{step:08d}"
     if not folder.is_dir():
         partial = folder.with_name(f"partial-{folder.name}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_weights(partial / "weights.safetensors", tensors, info)
+        save_weights(partial / WEIGHTS_FILE, tensors, info)
+        if best is not None:
+            save_weights(partial / BEST_FILE, best, info)
         with open(partial / "state.pt", "wb") as file:
             torch.save(state, file)
             file.flush()
@@ -124,8 +146,20 @@ def newest_checkpoint(run: Path) -> Path:
     return found[-1]
 
 
+def load_best(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The weights that did best on the held-out images up to a checkpoint.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        return load_file(checkpoint / BEST_FILE)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{checkpoint / BEST_FILE}: cannot be read ({error}); start the run again") from error
+
+
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Optimiser, step and random generators of a checkpoint. The file is read as data: no code in it is run.
+    """Optimiser and step of a checkpoint. The file is read as data: no code in it is run.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -154,21 +188,55 @@ def find_weights(path: Path) -> Path:
     raise InputError(f"{path}: is not a run folder (it holds no {MODEL_FILE})")
 
 
-def find_pretrained(model: str, id_fingerprint: str) -> Path | None:
-    """The newest finished pretrained run under ``runs`` of a model on the ID images of a fingerprint, or None."""
+def find_pretrained(config: TuneConfig, id_fingerprint: str) -> Path | None:
+    """The newest finished pretrained run under ``runs`` that a run can start from, or None.
+
+    It is of the same model, on the ID images of a fingerprint, and held out the images that the run would hold out.
+    """
     found = []
     for path in RUNS.glob(f"*/{RECORD_FILE}"):
         run = path.parent
         if is_finished(run):
             record = read_record(run)
             key = (record.get("workflow"), record.get("model"), record.get("id", {}).get("fingerprint"))
-            if key == ("pretrain", model, id_fingerprint):
+            if key == ("pretrain", config.model, id_fingerprint) and held_out_alike(run / MODEL_FILE, config):
                 found.append(((run / MODEL_FILE).stat().st_mtime_ns, run))
     return max(found)[1] if found else None
 
 
+def held_out_alike(weights: Path, config: TuneConfig) -> bool:
+    """Whether weights are of a run that held out the same images as a configuration does."""
+    if not (weights.parent / CONFIG_FILE).is_file():
+        return config.validation == 0
+    earlier = read_config(weights.parent)
+    if config.validation == 0:
+        return earlier.validation == 0
+    return (earlier.id, earlier.validation, earlier.seed) == (config.id, config.validation, config.seed)
+
+
+def describe(
+    config: AnyConfig, model: torch.nn.Module, images: Images, info: WeightsInfo, plan: Plan
+) -> dict[str, Any]:
+    """The record of a new run: what it trains, on what and where."""
+    assert info.mean is not None and info.std is not None
+    return {
+        "workflow": config.workflow,
+        "model": config.model,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "id": id_record(images, config.id, info.mean, info.std),
+        "device": describe_device(torch.device(config.device)),
+        "devices": config.devices,
+        "precision": config.precision,
+        "trained_on": plan.id_count,
+        "steps_per_epoch": plan.epoch_steps,
+        "steps": plan.total,
+        "versions": versions(),
+        "torch_threads": torch.get_num_threads(),
+    }
+
+
 def versions() -> dict[str, str]:
     """Versions of what a result may depend on."""
-    packages = ("torch", "lightning-fabric", "numpy", "scikit-learn", "pillow")
+    packages = ("torch", "lightning-fabric", "pytorch-ood", "numpy", "scikit-learn", "pillow")
     found = {name: importlib.metadata.version(name) for name in packages}
     return {"srood": __version__, "python": platform.python_version(), **found}

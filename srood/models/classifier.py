@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import ClassVar, Literal, overload
 
 import torch
 from torch import Tensor, nn
+
+from srood.precision import full_precision
 
 
 class Classifier(nn.Module):
     """A network ``model(x) -> logits`` that also shows its penultimate features.
 
-    A subclass defines `maps`, ending in a ReLU, and the last layer `fc`.
+    A subclass defines `maps`, ending in a ReLU, and the last layer `fc`. (Models of timm end as they do.)
 
     Attributes:
         fc: the last layer, D features to C logits
+        min_image_size: side of the smallest images that it takes, in pixels
     """
 
     fc: nn.Linear
+    min_image_size: ClassVar[int] = 1
 
     def maps(self, x: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) to feature maps (N, D, h, w), none below zero."""
@@ -25,8 +29,7 @@ class Classifier(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """F(x): the feature maps averaged over space, (N, D) float32 or wider, none below zero."""
-        maps = self.maps(x)
-        return (maps.float() if maps.dtype in (torch.bfloat16, torch.float16) else maps).mean(dim=(2, 3))
+        return full_precision(self.maps(x)).mean(dim=(2, 3))
 
     def classify(self, features: Tensor) -> Tensor:
         """z: features (N, D) to logits (N, C), in the precision of the weights even under autocast.

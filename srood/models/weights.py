@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from srood.errors import InputError
 from srood.files import replace_file
-from srood.models import MODELS, Classifier, build_model
+from srood.models import MODEL_CHOICES, Classifier, build_model
 
 Triple = tuple[float, float, float]
 
@@ -26,7 +26,7 @@ class WeightsInfo:
     """What a weights file says of itself; None where it does not say.
 
     Attributes:
-        arch: name of the architecture, a key of `MODELS`
+        arch: name of the architecture, as `build_model` takes it
         dataset: ID set that the weights were trained on
         mean, std: normalisation of the three channels, in units of pixel values scaled to [0, 1]
         class_names: one name a logit
@@ -72,12 +72,13 @@ def read_info(path: Path) -> WeightsInfo:
         raise InputError(f"{path}: its metadata cannot be understood ({error}); write the file again") from error
 
 
-def load_model(path: Path, arch: str | None = None) -> tuple[Classifier, WeightsInfo]:
+def load_model(path: Path, arch: str | None = None, image_size: int = 32) -> tuple[Classifier, WeightsInfo]:
     """Build the classifier that a weights file holds, on the CPU in float32, with as many classes as its last layer.
 
     Args:
         path: a safetensors file.
         arch: the architecture; by default the one that the file names. Where the file names another, that is an error.
+        image_size: side of the images in pixels, where the file does not say it.
 
     Raises:
         InputError: as `read_info`; the file does not name its architecture and none was given; it holds another
@@ -87,7 +88,7 @@ def load_model(path: Path, arch: str | None = None) -> tuple[Classifier, Weights
     if arch is None:
         arch = info.arch
     if arch is None:
-        raise InputError(f"{path}: does not say its architecture; give --model, one of {', '.join(MODELS)}")
+        raise InputError(f"{path}: does not say its architecture; give --model, one of {MODEL_CHOICES}")
     if info.arch is not None and info.arch != arch:
         raise InputError(f"{path}: holds weights of {info.arch}, not of {arch}; give --model {info.arch}")
     tensors: dict[str, torch.Tensor] = {}
@@ -95,7 +96,8 @@ def load_model(path: Path, arch: str | None = None) -> tuple[Classifier, Weights
         for name in file.keys():  # noqa: SIM118 (not a dict)
             tensors[name] = file.get_tensor(name)
     last = tensors.get("fc.weight")
-    model = build_model(arch, len(last) if last is not None and last.ndim == 2 else 1)
+    num_classes = len(last) if last is not None and last.ndim == 2 else 1
+    model = build_model(arch, num_classes, info.image_size or image_size)
     expected = model.state_dict()
     problems = _differences(tensors, {name: tuple(value.shape) for name, value in expected.items()})
     if problems:
@@ -121,8 +123,9 @@ def save_weights(path: Path, tensors: dict[str, torch.Tensor], info: WeightsInfo
         "class_names": None if info.class_names is None else json.dumps(info.class_names, ensure_ascii=False),
         "image_size": None if info.image_size is None else str(info.image_size),
     }
-    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    data = save(contiguous, {key: value for key, value in metadata.items() if value is not None})
+    # copies, because some models use one tensor under several names, which safetensors refuses
+    copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    data = save(copies, {key: value for key, value in metadata.items() if value is not None})
     # safetensors writes the metadata in an order that changes from call to call; sorted, equal weights are equal files
     length = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()

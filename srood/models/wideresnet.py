@@ -1,4 +1,4 @@
-"""WRN-40-2 (Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016), the network of the paper's main tables."""
+"""Wide residual networks (Zagoruyko and Komodakis, BMVC 2016, arXiv 1605.07146); WRN-40-2 is the SR paper's own."""
 
 from __future__ import annotations
 
@@ -8,19 +8,31 @@ from torch import Tensor, nn
 from srood.models.classifier import Classifier, initialise
 
 
-class WideResNet40x2(Classifier):
-    """Depth 40, widening factor 2: three groups of six pre-activation blocks with 32, 64 and 128 channels; D = 128,
-    2,243,546 parameters with 10 classes. Dropout lies between the two convolutions of a block.
+class WideResNet(Classifier):
+    """Three groups of (depth - 4) / 6 pre-activation blocks with 16, 32 and 64 times `widening` channels.
+
+    WRN-40-2 has D = 128 and 2,243,546 parameters with 10 classes, WRN-28-10 D = 640 and 36,479,194. Dropout lies
+    between the two convolutions of a block. The depth counts the 1x1 shortcuts too.
+
+    Args:
+        num_classes: C
+        depth: 6n + 4
+        widening: channels over those of a ResNet
+        dropout: share of values dropped while training; 0.3 in both papers
     """
 
-    def __init__(self, num_classes: int, dropout: float = 0.3) -> None:
+    def __init__(self, num_classes: int, depth: int, widening: int, dropout: float = 0.3) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.group1 = _group(16, 32, stride=1, dropout=dropout)
-        self.group2 = _group(32, 64, stride=2, dropout=dropout)
-        self.group3 = _group(64, 128, stride=2, dropout=dropout)
-        self.bn = nn.BatchNorm2d(128)
-        self.fc = nn.Linear(128, num_classes)
+        blocks, rest = divmod(depth - 4, 6)
+        if rest:
+            raise ValueError(f"a wide residual network has a depth of 6n + 4, not {depth}")
+        widths = [16, 16 * widening, 32 * widening, 64 * widening]
+        self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
+        self.group1 = _group(blocks, widths[0], widths[1], stride=1, dropout=dropout)
+        self.group2 = _group(blocks, widths[1], widths[2], stride=2, dropout=dropout)
+        self.group3 = _group(blocks, widths[2], widths[3], stride=2, dropout=dropout)
+        self.bn = nn.BatchNorm2d(widths[3])
+        self.fc = nn.Linear(widths[3], num_classes)
         initialise(self)
 
     def maps(self, x: Tensor) -> Tensor:
@@ -28,8 +40,8 @@ class WideResNet40x2(Classifier):
         return F.relu(self.bn(x), inplace=True)
 
 
-def _group(channels_in: int, channels_out: int, stride: int, dropout: float) -> nn.Sequential:
-    rest = [_Block(channels_out, channels_out, 1, dropout) for _ in range(5)]
+def _group(blocks: int, channels_in: int, channels_out: int, stride: int, dropout: float) -> nn.Sequential:
+    rest = [_Block(channels_out, channels_out, 1, dropout) for _ in range(blocks - 1)]
     return nn.Sequential(_Block(channels_in, channels_out, stride, dropout), *rest)
 
 

@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from srood.errors import InputError
 from train.commands.options import (
+    Accumulate,
     BatchSize,
     CheckpointEvery,
+    Compile,
+    CropPadding,
     Device,
+    Devices,
     Epochs,
+    FinalLr,
     Id,
     ImageSize,
     Lr,
     MaxSteps,
     Model,
+    Momentum,
     Out,
     PrecisionOption,
     Resume,
     Seed,
+    Seeds,
+    TensorBoard,
+    Validation,
+    WeightDecay,
 )
+
+OUTLIERS, SWITCHES = "Outliers", "Where the paper and its authors' code differ"
+
+
+class Protocol(str, Enum):
+    """Named settings of several options at once."""
+
+    default = "default"
+    paper = "paper"
+
+
+def _outliers(help: str, panel: str = OUTLIERS, **options: Any) -> Any:
+    return typer.Option(help=help, rich_help_panel=panel, **options)
 
 
 def pretrain(
@@ -30,48 +54,54 @@ def pretrain(
     id: Id = "cifar10",
     model: Model = "wrn-40-2",
     image_size: ImageSize = 32,
+    seed: Seed = 0,
+    seeds: Seeds = 1,
     epochs: Epochs = 100,
     batch_size: BatchSize = 128,
     lr: Lr = 0.1,
-    seed: Seed = 0,
+    final_lr: FinalLr = 1e-6,
+    momentum: Momentum = 0.9,
+    weight_decay: WeightDecay = 5e-4,
+    crop_padding: CropPadding = 4,
+    validation: Validation = 0.0,
     device: Device = "auto",
+    devices: Devices = 1,
     precision: PrecisionOption = "auto",
+    accumulate: Accumulate = 1,
+    compile: Compile = False,
     out: Out = None,
+    resume: Resume = None,
     max_steps: MaxSteps = None,
     checkpoint_every: CheckpointEvery = None,
-    resume: Resume = None,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """Train a classifier on an ID set from a random start, by cross entropy."""
-    if resume is not None:
-        _resume(context, resume, device)
-        return
-    from train.config import PretrainConfig, make_config
-    from train.pretrain import pretrain as run_pretrain
+    if resume is None:
+        from train.config import PretrainConfig
+        from train.pretrain import pretrain as run_pretrain
 
-    config = make_config(
-        PretrainConfig,
-        {
-            "id": id,
-            "model": model,
-            "image_size": image_size,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "lr": lr,
-            "seed": seed,
-            "device": device,
-            "precision": precision,
-            "max_steps": max_steps,
-            "checkpoint_every": checkpoint_every,
-        },
-    )
-    print(run_pretrain(config, out))
+        _start(PretrainConfig, run_pretrain, _settings(context, PretrainConfig), seeds, out)
+    else:
+        _resume(context, resume, device)
 
 
 def train(
     context: typer.Context,
     outliers: Annotated[
-        Path | None,
-        typer.Option(help="Manifest of an outlier set, for SROE; without it, SR.", show_default=False),
+        list[str] | None,
+        _outliers(
+            "Outlier set: its manifest, or hf://owner/name[@revision]; repeat for more, each with :WEIGHT if wanted "
+            "(a.h5:0.5). Without any, a method that needs none.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="sr, sroe, ce, oe, energy, oecc, entropic, objectosphere or logitnorm. By default sroe with outliers, "
+            "sr without.",
+            show_default=False,
+        ),
     ] = None,
     id: Id = "cifar10",
     model: Model = "wrn-40-2",
@@ -83,59 +113,130 @@ def train(
             show_default=False,
         ),
     ] = None,
-    alpha: Annotated[float, typer.Option(help="Weight of the L1 sparsity of the ID features.")] = 0.02,
-    beta: Annotated[float, typer.Option(help="Weight of the outlier exposure term (SROE).")] = 0.5,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="Weight of the features' L1 sparsity; sr, sroe: 0.02.", show_default=False),
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Weight of the outlier term; sroe, oe: 0.5, energy: 0.1.", show_default=False)
+    ] = None,
+    method_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Another weight of the method; repeat for more.", show_default=False),
+    ] = None,
+    protocol: Annotated[
+        Protocol,
+        typer.Option(help="paper: every switch below as in the authors' code; an option given beside it counts more."),
+    ] = Protocol.default,
+    seed: Seed = 0,
+    seeds: Seeds = 1,
+    image_size: ImageSize = 32,
+    outlier_batch_size: Annotated[int, _outliers("Outliers a step, of all sets together.")] = 256,
+    reselect: Annotated[
+        str | None,
+        _outliers(
+            "SCORE:LOW-HIGH, like energy:0.1-0.6: each epoch draw from the outliers between two quantiles of a score "
+            "(0: most like ID).",
+            show_default=False,
+        ),
+    ] = None,
+    batch_norm: Annotated[
+        str, _outliers("Rows whose statistics batch norm takes: joint (ID images and outliers) or id.")
+    ] = "joint",
+    sparsity_on: Annotated[str, _outliers("Features in the L1 term of sroe: id or all.", SWITCHES)] = "id",
+    outlier_crop_padding: Annotated[
+        int | None,
+        _outliers("As --crop-padding, for outliers. By default the same.", SWITCHES, show_default=False),
+    ] = None,
+    outlier_normalisation: Annotated[
+        str, _outliers("Mean and std that outliers are normalised with: id or imagenet.", SWITCHES)
+    ] = "id",
+    outlier_order: Annotated[str, _outliers("shuffled, or stored: as in the set.", SWITCHES)] = "shuffled",
+    epoch_ends_with: Annotated[
+        str, _outliers("id: outliers cycle. shorter: an epoch ends where the outliers do.", SWITCHES)
+    ] = "id",
     epochs: Epochs = 10,
     batch_size: BatchSize = 128,
-    outlier_batch_size: Annotated[int, typer.Option(help="Outliers a step (SROE).")] = 256,
     lr: Lr = 0.001,
-    seed: Seed = 0,
+    final_lr: FinalLr = 1e-6,
+    momentum: Momentum = 0.9,
+    weight_decay: WeightDecay = 5e-4,
+    crop_padding: CropPadding = 4,
+    validation: Validation = 0.0,
     device: Device = "auto",
+    devices: Devices = 1,
     precision: PrecisionOption = "auto",
+    accumulate: Accumulate = 1,
+    compile: Compile = False,
     out: Out = None,
+    resume: Resume = None,
     max_steps: MaxSteps = None,
     checkpoint_every: CheckpointEvery = None,
-    resume: Resume = None,
+    tensorboard: TensorBoard = False,
 ) -> None:
-    """Tune a pretrained classifier: SROE with --outliers, SR without."""
-    if resume is not None:
-        _resume(context, resume, device)
-        return
-    from train.config import TuneConfig, make_config
-    from train.tune import tune
+    """Tune a pretrained classifier: SROE with --outliers, SR without, or what they are compared with."""
+    if resume is None:
+        from train.config import PAPER_PROTOCOL, TuneConfig
+        from train.tune import tune
 
-    config = make_config(
-        TuneConfig,
-        {
-            "id": id,
-            "model": model,
-            "checkpoint": checkpoint,
-            "outliers": outliers,
-            "alpha": alpha,
-            "beta": beta,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "outlier_batch_size": outlier_batch_size,
-            "lr": lr,
-            "seed": seed,
-            "device": device,
-            "precision": precision,
-            "max_steps": max_steps,
-            "checkpoint_every": checkpoint_every,
-        },
-    )
-    print(tune(config, out))
+        settings = _settings(context, TuneConfig)
+        settings["method_options"] = dict(_named_value(text) for text in method_option or ())
+        if protocol is Protocol.paper:
+            settings |= {name: value for name, value in PAPER_PROTOCOL.items() if not _given(context, name)}
+        _start(TuneConfig, tune, settings, seeds, out)
+    else:
+        _resume(context, resume, device)
+
+
+def _settings(context: typer.Context, kind: Any) -> dict[str, Any]:
+    return {name: value for name, value in context.params.items() if name in kind.model_fields}
+
+
+def _named_value(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--method-option {text}: write NAME=VALUE")
+    try:
+        return name, float(value)
+    except ValueError as error:
+        raise InputError(f"--method-option {text}: '{value}' is not a number") from error
+
+
+def _start(kind: Any, run: Any, settings: dict[str, Any], seeds: int, out: Path | None) -> None:
+    from train.config import make_config
+
+    config = make_config(kind, settings)
+    if seeds == 1:
+        _print(lambda: run(config, out))
+    else:
+        from train.seeds import run_seeds
+
+        _print(lambda: run_seeds(config, seeds, out))
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    return str(context.get_parameter_source(name)).endswith("COMMANDLINE")
 
 
 def _resume(context: typer.Context, run: Path, device: str) -> None:
-    given = [
-        name
-        for name in context.params
-        if str(context.get_parameter_source(name)).endswith("COMMANDLINE") and name not in ("resume", "device")
-    ]
+    given = [name for name in context.params if name not in ("resume", "device") and _given(context, name)]
     if given:
         option = given[0].replace("_", "-")
         raise InputError(f"--{option}: cannot be given with --resume; a run continues with its own settings")
+    from train.seeds import continue_seeds, is_group
     from train.tune import resume
 
-    print(resume(run, None if device == "auto" else device))
+    elsewhere = None if device == "auto" else device
+    _print(lambda: continue_seeds(run, elsewhere) if is_group(run) else resume(run, elsewhere))
+
+
+def _print(train: Any) -> None:
+    """Print the path of what was trained; a run that was told to stop says how to go on."""
+    from train.reporting import say
+    from train.signals import Stopped
+
+    try:
+        print(train())
+    except Stopped as stopped:
+        say(str(stopped))
+        raise typer.Exit(stopped.exit_code) from None

@@ -1,0 +1,94 @@
+"""Batch norm over rows of choice while training: all rows, or the ID rows alone, and over all processes.
+
+An evaluated or exported classifier has plain batch norm: parameters, running statistics and their names are the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from srood.errors import InputError
+from train.shares import summed
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` whose batch statistics are those of the first rows, over all processes.
+
+    In training, with rows S that the statistics are taken of, y = (x - mean_S) / sqrt(var_S + eps) * weight + bias for
+    every row of x. The gradient also flows through mean_S and var_S (Ioffe and Szegedy, ICML 2015).
+
+    Attributes:
+        rows: how many of the rows of this process count, from the first; None for all
+        shared: whether the statistics are those of all processes together
+    """
+
+    rows: int | None = None
+    shared: bool = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape and type."""
+        if not self.training or (self.rows is None and not self.shared):
+            return super().forward(x)
+        part = (x if self.rows is None else x[: self.rows]).float()
+        count = torch.tensor(part.numel() / part.shape[1], device=part.device)
+        if self.shared:
+            count, mean, var = _joint_statistics(part, count)
+        else:
+            var, mean = torch.var_mean(part, dim=(0, 2, 3), correction=0)
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (count / (count - 1).clamp(min=1)), self.momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        shift = self.bias - mean * scale
+        y = torch.addcmul(shift[:, None, None], x.float(), scale[:, None, None])
+        return y.to(x.dtype)
+
+
+def _joint_statistics(part: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and biased variance of each channel over the rows of all processes; differentiable."""
+    count = summed(own)
+    mean = summed(part.sum(dim=(0, 2, 3))) / count
+    # from the mean, as a difference of two large sums would lose digits
+    var = summed((part - mean[:, None, None]).square().sum(dim=(0, 2, 3))) / count
+    return count, mean, var
+
+
+class BatchNormAct(BatchNorm):
+    """The same for timm's BatchNormAct2d, which goes on with dropout and an activation."""
+
+    act: nn.Module
+    drop: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape and type."""
+        return self.act(self.drop(super().forward(x)))
+
+
+def choose_rows(model: nn.Module, id_only: bool, shared: bool) -> list[BatchNorm]:
+    """Make the batch norm layers of a model `BatchNorm`, where statistics of some rows or processes are wanted.
+
+    Returns:
+        the layers whose `rows` are to be set at every step: all with `id_only`, none without.
+
+    Raises:
+        InputError: the model has batch norm of another kind.
+    """
+    if not id_only and not shared:
+        return []
+    layers: list[BatchNorm] = []
+    for name, module in model.named_modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = BatchNorm
+        elif type(module).__name__ == "BatchNormAct2d":
+            module.__class__ = BatchNormAct
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            option = "--batch-norm id" if id_only else "--devices"
+            raise InputError(f"{option}: layer {name} is a {type(module).__name__}, whose rows cannot be chosen")
+        if isinstance(module, BatchNorm):
+            module.shared = shared
+            layers.append(module)
+    return layers if id_only else []

@@ -1,0 +1,82 @@
+"""The outlier sets of a run: opened, checked, and described for its record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from srood.methods import METHODS, find_method
+
+from srood.errors import InputError
+from srood.outliers import OutlierSet
+from srood.scores import SCORES
+from train.config import TuneConfig, outlier_weight, reselection
+
+
+def open_sets(config: TuneConfig) -> list[OutlierSet]:
+    """Open the outlier sets of a configuration and check that its method uses them.
+
+    Raises:
+        InputError: a method without its outliers or outliers without use, a set that cannot be opened or is named
+            twice, or a reselection that makes no sense.
+    """
+    method, sets = find_method(config.workflow), [outlier_weight(spec) for spec in config.outliers]
+    if method.outliers and not sets:
+        raise InputError(f"--method {method.name}: needs outliers; give --outliers, an outlier set of `curate build`")
+    if sets and not method.outliers:
+        using = ", ".join(name for name, other in METHODS.items() if other.outliers)
+        raise InputError(f"--outliers: method {method.name} uses none; leave it out, or choose one of {using}")
+    if config.reselect:
+        score = reselection(config.reselect)[0]
+        if not sets:
+            raise InputError(f"--reselect {config.reselect}: there are no outliers to choose from; give --outliers")
+        if score not in SCORES:
+            raise InputError(f"--reselect {config.reselect}: no such score; choose one of {', '.join(SCORES)}")
+    opened = [OutlierSet.open(Path(path)) for path, _ in sets]
+    for number, found in enumerate(opened):
+        for earlier in opened[:number]:
+            if earlier.fingerprint == found.fingerprint:
+                raise InputError(f"--outliers {found.path}: is the same set as {earlier.path}; name it once")
+    return opened
+
+
+def check_size(sets: Sequence[OutlierSet], size: int) -> None:
+    """Check that the images of outlier sets are those of a classifier.
+
+    Raises:
+        InputError: a set holds no rows, or images of another size.
+    """
+    for outliers in sets:
+        if outliers.num_rows == 0:
+            raise InputError(f"{outliers.path}: holds no rows; build it again with a larger corpus or weaker filters")
+        if outliers.image_shape != (size, size, 3):
+            height, width, _ = outliers.image_shape
+            raise InputError(
+                f"{outliers.path}: its images are {height}x{width}, the classifier's {size}x{size}; build it with "
+                f"`curate build --image-size {size}`"
+            )
+
+
+def check_unchanged(sets: Sequence[OutlierSet], recorded: Sequence[dict[str, Any]], run: Path) -> None:
+    """Check that outlier sets are those that a run was started with.
+
+    Raises:
+        InputError: naming the one that is not.
+    """
+    for outliers, entry in zip(sets, recorded, strict=True):
+        if outliers.fingerprint != entry["fingerprint"]:
+            raise InputError(f"{outliers.path}: is not the outlier set that {run} was started with; restore it")
+
+
+def describe(config: TuneConfig, sets: Sequence[OutlierSet]) -> list[dict[str, Any]]:
+    """For the record of a run: file, fingerprint, rows and weight of each set."""
+    return [
+        {
+            "file": str(outliers.path),
+            "fingerprint": outliers.fingerprint,
+            "rows": outliers.num_rows,
+            "weight": outlier_weight(spec)[1],
+        }
+        for spec, outliers in zip(config.outliers, sets, strict=True)
+    ]
