@@ -73,8 +73,8 @@ def test_the_card_says_how_the_run_was_tuned_and_how_the_detector_is_loaded(loca
     prepare(local_run, "owner/first", tmp_path / "dry")
     _, text = card_of(tmp_path / "dry")
     record = json.loads((local_run / "run.json").read_text())
-    outliers = OutlierSet.open(record["outliers"]["file"])
-    assert "(SROE)" in text
+    outliers = OutlierSet.open(record["outliers"][0]["file"])
+    assert "Tuned by sparsity regularisation with outlier exposure (`sroe`; Scientific Reports 14:28444" in text
     assert f"outliers: {outliers.num_rows} of mini.h5 (fingerprint `{outliers.fingerprint}`)" in text
     assert f"starting weights: model.safetensors (SHA-256 `{record['start']['sha256']}`)" in text
     (line,) = re.findall(r"^    (srood train .*)$", text, flags=re.MULTILINE)
@@ -84,7 +84,8 @@ def test_the_card_says_how_the_run_was_tuned_and_how_the_detector_is_loaded(loca
         "--id": "photos of mine",
         "--model": "resnet20",
         "--checkpoint": "model.safetensors",
-        "--alpha": "0.03",
+        "--method": "sroe",
+        "--method-option": "alpha=0.03",
         "--batch-size": "16",
         "--outlier-batch-size": "16",
         "--precision": "32-true",
@@ -112,30 +113,46 @@ def test_the_card_of_an_uncalibrated_run_loads_the_weights_it_came_with(writable
 
 
 def test_the_card_names_the_sets_of_the_hub_and_what_is_missing():
-    scores = {"msp": {"fpr95": 0.5, "auroc": 0.75, "aupr_in": 0.875, "aupr_out": float("nan")}}
+    scores = {"msp": {"fpr90": 0.5, "auroc": 0.75, "aupr_in": 0.875, "aupr_out": float("nan")}}
     evaluation = {
         "id": {"spec": "cifar10:test", "images": 10_000},
         "id_accuracy": 0.9375,
-        "convention": {"name": "paper", "fpr95": "as | published"},
-        "ood": {"svhn:test": {"images": 26_032, "scores": scores}, "hf://a/b@1f:test": {"reason": "no network"}},
+        "convention": {"name": "paper", "tpr": 0.9, "metric": "fpr90", "fpr90": "as published"},
+        "sets": ["hf://a/b@1f:test", "svhn:test"],
+        "ood": {"svhn:test": {"images": 26_032, "scores": scores}},
+        "missing": {"hf://a/b@1f:test": {"groups": [], "reason": "no network"}},
         "mean": scores,
+        "deviation": {"over": "draws", "number": 10},
     }
     ids = {"name": "cifar10", "spec": "cifar10:train", "fingerprint": "f", "images": 50_000, "classes": 10}
-    outliers = [{"file": f"hf://me/{name}@0123/mini.h5", "fingerprint": name, "rows": 5} for name in ("one", "two")]
-    record = {"workflow": "sroe", "model": "wrn-40-2", "id": ids, "outliers": outliers, "steps": 1, "parameters": 2}
+    outliers = [
+        {"file": "hf://me/one@0123/mini.h5", "fingerprint": "one", "rows": 5, "weight": 1.0},
+        {"file": "hf://me/two@0123/mini.h5", "fingerprint": "two", "rows": 6, "weight": 0.5},
+    ]
+    record = {"workflow": "oe", "model": "wrn-40-2", "id": ids, "outliers": outliers, "steps": 1, "parameters": 2}
     record |= {"precision": "32-true", "device": "cpu", "versions": {"srood": "9"}}
-    text = model_card(CardFacts("me/it", {"workflow": "sroe"}, record, WeightsInfo(), evaluation))
+    config = {"workflow": "oe", "method": "oe", "method_options": {"beta": 0.5}}
+    text = model_card(CardFacts("me/it", config, record, WeightsInfo(), evaluation))
     metadata = front_matter(text)
     assert metadata["datasets"] == ["uoft-cs/cifar10", "me/one", "me/two"]
     accuracy, svhn = metadata["model-index"][0]["results"]
     assert accuracy["dataset"] == {"name": "CIFAR-10", "type": "uoft-cs/cifar10", "split": "test"}
-    assert [metric["value"] for metric in svhn["metrics"]] == [0.5, 0.75, 0.875]
-    assert "| OOD set, score msp |" in text
+    assert {m["type"]: m["value"] for m in svhn["metrics"]} == {"fpr90": 0.5, "roc_auc": 0.75, "aupr_in": 0.875}
+    assert "| OOD set, score msp | images | FPR90 | AUROC | AUPR-in | AUPR-out |" in text
     assert "| svhn:test | 26,032 | 50.00 | 75.00 | 87.50 | nan |" in text
     assert "| hf://a/b@1f:test | missing | - | - | - | - |" in text
+    assert "| **mean of 1 of 2 sets** |" in text
+    assert "FPR90 under the convention `paper`: as published." in text and "Means over 10 draws." in text
+    assert "Tuned by outlier exposure (`oe`; Hendrycks et al., ICLR 2019, arXiv 1812.04606) with beta 0.5." in text
+    assert "outliers: 6 of hf://me/two@0123/mini.h5, weight 0.5 (fingerprint `two`)" in text
+    assert "    srood train --method oe\n" in text
     assert "Licence of the training images: none stated" in text and "Krizhevsky" in text
 
 
 def test_the_command_of_a_run_leaves_out_what_is_at_its_default():
     assert training_command({"workflow": "pretrain", "id": "cifar10", "lr": 0.1, "device": "cuda"}) == "srood pretrain"
-    assert training_command({"workflow": "sr", "lr": 0.1, "seed": 3}) == "srood train --lr 0.1 --seed 3"
+    config = {"workflow": "energy", "method": "energy", "lr": 0.1, "compile": True, "outliers": ["a.h5", "b c.h5:2"]}
+    config["method_options"] = {"beta": 0.1, "m_in": -20.0, "m_out": -5.0}
+    assert training_command(config) == (
+        "srood train --outliers a.h5 --outliers 'b c.h5:2' --method energy --method-option m_in=-20 --lr 0.1 --compile"
+    )

@@ -144,7 +144,7 @@ def test_no_path_of_this_machine_is_published(local_run, tmp_path):
     assert read_config(tmp_path / "dry").id == "photos of mine"
     record = json.loads(files["run.json"])
     assert record["id"]["name"] == "photos of mine" and record["id"]["spec"] == "train.parquet"
-    assert (record["start"]["file"], record["outliers"]["file"]) == ("model.safetensors", "mini.h5")
+    assert (record["start"]["file"], record["outliers"][0]["file"]) == ("model.safetensors", "mini.h5")
     assert {**record, "id": 0, "start": 0, "outliers": 0} == {
         **json.loads((local_run / "run.json").read_text()), "id": 0, "start": 0, "outliers": 0,
     }  # fmt: skip

@@ -49,7 +49,7 @@ def without_paths(
 
     Args:
         document: dicts, lists and plain values
-        replaced: texts that become others, wherever they are the whole value
+        replaced: texts that become others, wherever they are a whole value or key
         folders: as `shorten`
         key: what the document is the value of
     """
@@ -58,7 +58,7 @@ def without_paths(
     if isinstance(document, list):
         return [without_paths(value, replaced, folders, key) for value in document]
     if isinstance(document, dict):
-        names = short_names([str(name) for name in document], key in PATHS)
+        names = short_names([str(name) for name in document], key in PATHS) | dict(replaced or {})
         return {
             names[str(name)]: value if name in CLASS_NAMES else without_paths(value, replaced, folders, str(name))
             for name, value in document.items()

@@ -16,16 +16,11 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from srood.methods import METHODS
 from srood.models.weights import WeightsInfo
 from srood.named_sets import dataset_info
 
-METRICS = {"fpr95": "FPR95", "auroc": "AUROC", "aupr_in": "AUPR-in", "aupr_out": "AUPR-out"}
-METHODS = {
-    "pretrain": "Trained from a random start by cross entropy.",
-    "sr": "Tuned by sparsity regularisation (SR): cross entropy, and the L1 norm of the ID features.",
-    "sroe": "Tuned by sparsity regularisation with outlier exposure (SROE): cross entropy, the L1 norm of the ID "
-    "features, and the divergence of the outliers' softmax from the uniform distribution.",
-}
+PER_CENT = {"auroc": "AUROC", "aupr_in": "AUPR-in", "aupr_out": "AUPR-out"}  # after the FPR
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def model_card(facts: CardFacts) -> str:
         calibrated=detector is not None,
         threshold=_threshold(detector or {}),
         size=facts.info.image_size or 32,
-        method=METHODS.get(method, f"Tuned by {method}."),
+        method=_method_text(method, facts.config),
         command=training_command(facts.config),
         facts=[
             *(_outliers_text(entry) for entry in outliers),
@@ -111,34 +106,14 @@ def outlier_records(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def metadata(facts: CardFacts) -> Any:
     """The card's metadata, a `huggingface_hub.ModelCardData`; shares are in [0, 1], as in eval.json."""
-    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub import ModelCardData
 
     known = dataset_info(str(facts.record["id"]["name"]))
     sets = [known.hub_repo] if known and known.hub_repo else []
     for entry in outlier_records(facts.record):
         if str(entry["file"]).startswith("hf://"):
             sets.append("/".join(str(entry["file"]).removeprefix("hf://").partition("@")[0].split("/")[:2]))
-    results = []
-    if facts.evaluation is not None:
-        accuracy = facts.evaluation["id_accuracy"]
-        found = _described(facts.evaluation["id"]["spec"])
-        results.append(
-            EvalResult(task_type="image-classification", metric_type="accuracy", metric_value=accuracy, **found)
-        )
-        score = headline_score(facts.evaluation, facts.detector)
-        for spec, entry in facts.evaluation["ood"].items():
-            for key, title in METRICS.items():
-                value = entry.get("scores", {}).get(score, {}).get(key)
-                if value is not None and math.isfinite(value):
-                    result = EvalResult(
-                        task_type="out-of-distribution-detection",
-                        task_name="Out-of-distribution detection",
-                        metric_type={"auroc": "roc_auc"}.get(key, key),
-                        metric_name=f"{title} ({score}, {facts.evaluation['convention']['name']})",
-                        metric_value=value,
-                        **_described(spec),
-                    )
-                    results.append(result)
+    results = _results(facts.evaluation, facts.detector) if facts.evaluation is not None else []
     return ModelCardData(
         library_name="srood",
         pipeline_tag="image-classification",
@@ -151,34 +126,82 @@ def metadata(facts: CardFacts) -> Any:
     )
 
 
+def ood_specs(evaluation: dict[str, Any]) -> list[str]:
+    """The OOD sets that were asked for, those that could not be had among them."""
+    return list(evaluation.get("sets") or evaluation["ood"])
+
+
+def metric_titles(evaluation: dict[str, Any]) -> dict[str, str]:
+    """The metrics that a card shows and how it calls them; the FPR first, at the TPR of the evaluation."""
+    fpr = evaluation["convention"].get("metric", "fpr95")
+    return {fpr: fpr.upper(), **PER_CENT}
+
+
 def headline_score(evaluation: dict[str, Any], detector: dict[str, Any] | None) -> str:
     """The score that the table shows: the detector's, else energy, else the first that was measured."""
-    measured_scores = list(evaluation["mean"])
-    wanted = [(detector or {}).get("score"), "energy"]
-    return next((str(name) for name in wanted if name in measured_scores), measured_scores[0])
+    found = list(evaluation["mean"])
+    wanted = [(detector or {}).get("score"), "energy", *found[:1]]
+    return next((str(name) for name in wanted if name in found), "energy")
 
 
 def measured(evaluation: dict[str, Any], detector: dict[str, Any] | None) -> dict[str, Any]:
     """What the card shows of an evaluation: rows of cells, in per cent; a set that could not be had says so."""
-    score = headline_score(evaluation, detector)
+    score, titles, convention = (
+        headline_score(evaluation, detector),
+        metric_titles(evaluation),
+        evaluation["convention"],
+    )
+
+    def cells(metrics: dict[str, Any]) -> list[str]:
+        values = [metrics.get(key) for key in titles]
+        return [f"{100 * value:.2f}" if isinstance(value, (int, float)) else "-" for value in values]
+
     sets = []
-    for spec, entry in evaluation["ood"].items():
-        if "scores" in entry:
-            sets.append([_cell(spec), f"{entry['images']:,}", *_per_cent(entry["scores"].get(score, {}))])
-        else:
-            sets.append([_cell(spec), "missing", *_per_cent({})])
-    if len(sets) > 1:
-        sets.append(["**mean**", "", *_per_cent(evaluation["mean"][score])])
+    specs = ood_specs(evaluation)
+    for spec in specs:
+        entry = evaluation["ood"].get(spec)
+        images = "missing" if entry is None else f"{entry['images']:,}"
+        sets.append([_cell(spec), images, *cells(entry["scores"].get(score, {}) if entry else {})])
+    mean = "mean" if len(evaluation["ood"]) == len(specs) else f"mean of {len(evaluation['ood'])} of {len(specs)} sets"
+    if len(specs) > 1:
+        sets.append([f"**{mean}**", "", *cells(evaluation["mean"].get(score, {}))])
+    deviation = evaluation.get("deviation")
     return {
         "accuracy": f"{100 * evaluation['id_accuracy']:.2f}",
         "id_images": f"{evaluation['id']['images']:,}",
         "id_spec": evaluation["id"]["spec"],
         "score": score,
+        "titles": list(titles.values()),
         "sets": sets,
-        "scores": [[name, *_per_cent(metrics)] for name, metrics in evaluation["mean"].items()],
-        "convention": evaluation["convention"]["name"],
-        "definition": evaluation["convention"].get("fpr95", ""),
+        "mean": mean,
+        "scores": [[name, *cells(metrics)] for name, metrics in evaluation["mean"].items()],
+        "convention": convention["name"],
+        "definition": convention.get(next(iter(titles)), ""),
+        "deviation": f"Means over {deviation['number']} {deviation['over']}." if deviation else "",
     }
+
+
+def _results(evaluation: dict[str, Any], detector: dict[str, Any] | None) -> list[Any]:
+    from huggingface_hub import EvalResult
+
+    found = _described(evaluation["id"]["spec"])
+    accuracy = evaluation["id_accuracy"]
+    results = [EvalResult(task_type="image-classification", metric_type="accuracy", metric_value=accuracy, **found)]
+    score = headline_score(evaluation, detector)
+    for spec, entry in evaluation["ood"].items():
+        for key, title in metric_titles(evaluation).items():
+            value = entry["scores"].get(score, {}).get(key)
+            if value is not None and math.isfinite(value):
+                result = EvalResult(
+                    task_type="out-of-distribution-detection",
+                    task_name="Out-of-distribution detection",
+                    metric_type={"auroc": "roc_auc"}.get(key, key),
+                    metric_name=f"{title} ({score}, {evaluation['convention']['name']})",
+                    metric_value=value,
+                    **_described(spec),
+                )
+                results.append(result)
+    return results
 
 
 def training_command(config: dict[str, Any]) -> str:
@@ -186,10 +209,12 @@ def training_command(config: dict[str, Any]) -> str:
     from train.commands import training
 
     name, command = ("pretrain", training.pretrain) if config["workflow"] == "pretrain" else ("train", training.train)
+    defaults = {option: parameter.default for option, parameter in inspect.signature(command).parameters.items()}
+    values = {**config, "method_option": [f"{key}={value:g}" for key, value in _unusual_options(config).items()]}
     words = ["srood", name]
-    for option, parameter in inspect.signature(command).parameters.items():
-        value = config.get(option)
-        if option in ("device", "resume", "out") or value in (None, [], parameter.default):
+    for option, default in defaults.items():
+        value = values.get(option)
+        if option in ("device", "resume", "out") or value in (None, [], default):
             continue
         flag = "--" + option.replace("_", "-")
         if isinstance(value, bool):
@@ -198,6 +223,23 @@ def training_command(config: dict[str, Any]) -> str:
             for item in value if isinstance(value, list) else [value]:
                 words += [flag, str(item)]
     return shlex.join(words)
+
+
+def _unusual_options(config: dict[str, Any]) -> dict[str, float]:
+    """The options of a run's method that are not at their published value."""
+    method = METHODS.get(config["workflow"])
+    known: dict[str, Any] = {} if method is None else dict(method.options)
+    given = config.get("method_options") or {}
+    # a value that depends on the number of classes is always given
+    return {key: value for key, value in given.items() if value != known.get(key)}
+
+
+def _method_text(method: str, config: dict[str, Any]) -> str:
+    if method not in METHODS:
+        return "Trained from a random start by cross entropy."
+    options = ", ".join(f"{key} {value:g}" for key, value in (config.get("method_options") or {}).items())
+    known = METHODS[method]
+    return f"Tuned by {known.title} (`{method}`; {known.source}){' with ' if options else ''}{options}."
 
 
 def _described(spec: str) -> dict[str, Any]:
@@ -218,11 +260,6 @@ def _described(spec: str) -> dict[str, Any]:
     return {"dataset_type": known.hub_repo or name, "dataset_name": known.title, "dataset_split": split or None}
 
 
-def _per_cent(metrics: dict[str, Any]) -> list[str]:
-    values = [metrics.get(key) for key in METRICS]
-    return [f"{100 * value:.2f}" if isinstance(value, (int, float)) else "-" for value in values]
-
-
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
@@ -235,7 +272,8 @@ def _threshold(detector: dict[str, Any]) -> str:
 
 
 def _outliers_text(entry: dict[str, Any]) -> str:
-    return f"outliers: {entry['rows']:,} of {entry['file']} (fingerprint `{entry['fingerprint']}`)"
+    weight = f", weight {entry['weight']:g}" if entry.get("weight", 1) != 1 else ""
+    return f"outliers: {entry['rows']:,} of {entry['file']}{weight} (fingerprint `{entry['fingerprint']}`)"
 
 
 def _start(record: dict[str, Any]) -> list[str]:

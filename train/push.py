@@ -11,23 +11,22 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
-from safetensors.torch import load_file
 
 from srood import manifests
 from srood.errors import InputError
 from srood.hub_upload import Pushed, check_branch, check_repo_name, upload
-from srood.models.weights import WeightsInfo, read_info, save_weights
+from srood.models.weights import read_info
 from srood.outliers import file_sha256
 from train import runs
 from train.config import CONFIG_FILE, read_config
 from train.local_paths import folders_in, short_names, shorten, without_paths
-from train.model_card import CardFacts, method_name, model_card
+from train.model_card import CardFacts, method_name, model_card, ood_specs
 
 CARD, EVALUATION, TABLE, DETECTOR = "README.md", "eval.json", "eval.csv", "detector.json"
 PLOTS = "eval*.png"
@@ -98,7 +97,7 @@ def prepare(run: Path, repo: str, folder: Path, *, license: str | None = None, r
         raise InputError(f"{run}: is not a run folder; name the folder that `srood train` wrote")
     weights = runs.find_weights(run)
     read_config(run)  # a configuration that cannot be used is not published
-    info = read_info(weights)
+    read_info(weights)  # nor weights that are none
     evaluation, detector = (_read_json(run / name) for name in (EVALUATION, DETECTOR))
     sha256 = file_sha256(weights)
     if evaluation is not None and evaluation.get("weights", {}).get("sha256") != sha256:
@@ -110,8 +109,9 @@ def prepare(run: Path, repo: str, folder: Path, *, license: str | None = None, r
     folder.mkdir(parents=True, exist_ok=True)
 
     # the weights' hash is in other files: where the weights change, it does there too
-    info = _write_weights(weights, info, folder / runs.MODEL_FILE)
+    _write_weights(weights, folder / runs.MODEL_FILE)
     renamed = {sha256: file_sha256(folder / runs.MODEL_FILE)}
+    names = short_names(ood_specs(evaluation), are_paths=True) if evaluation is not None else {}
     documents = {
         CONFIG_FILE: manifests.read_yaml(run / CONFIG_FILE),
         runs.RECORD_FILE: runs.read_record(run),
@@ -120,16 +120,15 @@ def prepare(run: Path, repo: str, folder: Path, *, license: str | None = None, r
     }
     folders = folders_in(documents.values())
     public = {
-        name: _write(run / name, document, without_paths(document, renamed, folders), folder)
+        name: _write(run / name, document, without_paths(document, renamed | names, folders), folder)
         for name, document in documents.items()
         if document is not None
     }
     plots: list[str] = []
     left_out: list[str] = []
     if evaluation is not None:
-        names = short_names(list(evaluation["ood"]), are_paths=True)
         if (run / TABLE).is_file():
-            _write_table(run / TABLE, names, folder / TABLE)
+            _write_table(run / TABLE, names, folders, folder / TABLE)
         plots = [path.name for path in sorted(run.glob(PLOTS))]
         if any(name != short for name, short in names.items()):
             left_out = [f"{name} is left out: it shows a path of this machine" for name in plots]
@@ -143,7 +142,7 @@ def prepare(run: Path, repo: str, folder: Path, *, license: str | None = None, r
         revision=revision,
         config=public[CONFIG_FILE],
         record=record,
-        info=info,
+        info=read_info(folder / runs.MODEL_FILE),
         evaluation=public.get(EVALUATION),
         detector=public.get(DETECTOR),
         plots=plots,
@@ -155,14 +154,22 @@ def prepare(run: Path, repo: str, folder: Path, *, license: str | None = None, r
     return Prepared(title, files, tuple(left_out))
 
 
-def _write_weights(weights: Path, info: WeightsInfo, out: Path) -> WeightsInfo:
-    dataset = None if info.dataset is None else shorten(info.dataset, is_path=True)
-    if dataset == info.dataset:
+def _write_weights(weights: Path, out: Path) -> None:
+    """The weights file, byte for byte where its metadata hold no path."""
+    with open(weights, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    metadata = header.get("__metadata__", {})
+    public = without_paths(metadata)
+    if public == metadata:
         shutil.copyfile(weights, out)
-        return info
-    info = replace(info, dataset=dataset)
-    save_weights(out, load_file(weights), info)
-    return info
+        return
+    text = json.dumps({**header, "__metadata__": public}, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(weights, "rb") as file, open(out, "wb") as written:
+        file.seek(8 + length)
+        written.write(len(text).to_bytes(8, "little") + text)
+        shutil.copyfileobj(file, written)
 
 
 def _write(path: Path, document: Any, public: Any, folder: Path) -> Any:
@@ -177,12 +184,12 @@ def _write(path: Path, document: Any, public: Any, folder: Path) -> Any:
     return public
 
 
-def _write_table(path: Path, names: dict[str, str], out: Path) -> None:
+def _write_table(path: Path, names: dict[str, str], folders: Sequence[str], out: Path) -> None:
     with open(path, newline="", encoding="utf-8") as file:
         rows: Sequence[Sequence[str]] = list(csv.reader(file))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([[names.get(cell) or shorten(cell) for cell in row] for row in rows])
+    writer.writerows([[names.get(cell) or shorten(cell, folders=folders) for cell in row] for row in rows])
     out.write_text(text.getvalue(), encoding="utf-8")
 
 
