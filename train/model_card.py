@@ -177,7 +177,7 @@ def measured(evaluation: dict[str, Any], detector: dict[str, Any] | None) -> dic
         "scores": [[name, *cells(metrics)] for name, metrics in evaluation["mean"].items()],
         "convention": convention["name"],
         "definition": convention.get(next(iter(titles)), ""),
-        "deviation": f"Means over {deviation['number']} {deviation['over']}." if deviation else "",
+        "deviation": f" Means over {deviation['number']} {deviation['over']}." if deviation else "",
     }
 
 
