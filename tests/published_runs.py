@@ -42,12 +42,15 @@ def make_local(root: Path, evaluated: Path) -> Path:
     run = tune(config, root / "runs" / "first try")
     shutil.copytree(id_set, root / "other")
     evaluate(run, [str(root / "photos of mine/train.parquet"), str(root / "other/train.parquet")])
-    weights = run / "model.safetensors"
     detector = {
         "score": "energy",
         "threshold": -1.25,
-        "weights": {"file": str(weights), "sha256": file_sha256(weights)},
-        "calibrated_on": f"40 images of {id_set}/test.parquet, by {root}/bin/srood",
+        "tpr": 0.95,
+        "images": {
+            "spec": f"{id_set}/test.parquet",
+            "what": f"40 images of {id_set}/test.parquet, by {root}/bin/srood",
+        },
+        "weights_sha256": file_sha256(run / "model.safetensors"),
         "class_names": ["/m/01g317", "bus/truck"],
     }
     (run / "detector.json").write_text(json.dumps(detector))

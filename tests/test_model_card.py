@@ -96,7 +96,8 @@ def test_the_card_says_how_the_run_was_tuned_and_how_the_detector_is_loaded(loca
     (settings,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     assert yaml.safe_load(settings) == yaml.safe_load((tmp_path / "dry/config.yaml").read_text())
     assert 'detector = srood.load_detector(snapshot_download("owner/first"))' in text
-    assert "srood detect first image.png" in text and "the threshold of the score energy is -1.25" in text
+    assert "srood detect first image.png" in text and "The threshold of the score energy is -1.25" in text
+    assert "so that 95 % of ID images are accepted" in text
 
 
 def test_the_card_of_an_uncalibrated_run_loads_the_weights_it_came_with(writable_hub, evaluated_run):

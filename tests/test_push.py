@@ -161,7 +161,7 @@ def test_no_path_of_this_machine_is_published(local_run, tmp_path):
         f"eval-{name}.png is left out: it shows a path of this machine" for name in ("roc", "scores")
     )
     detector = json.loads(files["detector.json"])
-    assert detector["calibrated_on"] == "40 images of test.parquet, by srood"
+    assert detector["images"] == {"spec": "test.parquet", "what": "40 images of test.parquet, by srood"}
     assert detector["class_names"] == ["/m/01g317", "bus/truck"]
 
 
@@ -177,7 +177,7 @@ def test_weights_that_named_a_path_are_the_same_weights_and_their_new_hash_is_ev
     assert json.loads((tmp_path / "dry/eval.json").read_text())["weights"] == {
         "file": "model.safetensors", "sha256": digest,
     }  # fmt: skip
-    assert json.loads((tmp_path / "dry/detector.json").read_text())["weights"]["sha256"] == digest
+    assert json.loads((tmp_path / "dry/detector.json").read_text())["weights_sha256"] == digest
 
 
 def test_the_token_goes_to_the_hub_alone(writable_hub, local_run, token, tmp_path, srood_push):

@@ -175,6 +175,10 @@ def test_what_is_no_finished_run(writable_hub, srood_push, run, tmp_path):
     assert line_of(srood_push(run, "owner/first")) == message
     (run / "eval.json").write_text("{")
     assert line_of(srood_push(run, "owner/first")).startswith(f"{run / 'eval.json'}: cannot be read (")
+    (run / "eval.json").unlink()
+    (run / "detector.json").write_text(json.dumps({"threshold": 0.0, "weights_sha256": "0" * 64}))
+    message = f"{run / 'detector.json'}: was made for other weights; run `srood calibrate {run}` again, or remove it"
+    assert line_of(srood_push(run, "owner/first")) == message
     weights.unlink()
     assert line_of(srood_push(run, "owner/first")).startswith(f"{run}: this run is not finished; continue it with")
     assert not writable_hub.requests

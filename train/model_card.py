@@ -268,7 +268,8 @@ def _threshold(detector: dict[str, Any]) -> str:
     if "threshold" not in detector:
         return ""
     score = f" of the score {detector['score']}" if "score" in detector else ""
-    return f"Calibrated: the threshold{score} is {detector['threshold']}; `detector.json` says on what it was fixed."
+    share = f", fixed so that {100 * detector['tpr']:g} % of ID images are accepted" if "tpr" in detector else ""
+    return f"The threshold{score} is {detector['threshold']}{share}; `detector.json` says on which images."
 
 
 def _outliers_text(entry: dict[str, Any]) -> str:

@@ -86,7 +86,7 @@ def prepare(run: Path, repo: str, folder: Path, *, license: str | None = None, r
         folder: new or empty
 
     Raises:
-        InputError: a run that is not finished or whose evaluation is of other weights, or a folder that is not empty.
+        InputError: a run that is not finished, an evaluation or threshold of other weights, a folder that is not empty.
     """
     check_repo_name(repo)
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
@@ -103,6 +103,10 @@ def prepare(run: Path, repo: str, folder: Path, *, license: str | None = None, r
     if evaluation is not None and evaluation.get("weights", {}).get("sha256") != sha256:
         raise InputError(
             f"{run / EVALUATION}: was measured on other weights; run `srood eval {run}` again, or remove it"
+        )
+    if detector is not None and detector.get("weights_sha256", sha256) != sha256:
+        raise InputError(
+            f"{run / DETECTOR}: was made for other weights; run `srood calibrate {run}` again, or remove it"
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--dry-run {folder}: is not empty; choose another folder")
