@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -126,7 +127,8 @@ def _said(error: BaseException) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]
+    # an address to upload to or to download from is signed in its query
+    return " ".join(re.sub(r"\?[^\s'\")]*=[^\s'\")]*", "", str(error)).split())[:160]
 
 
 def _unsendable_token(error: BaseException) -> str | None:

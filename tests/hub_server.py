@@ -152,10 +152,8 @@ class HubServer:
     def find(self, handler: Handler, kind: str, repo: str, revision: str) -> tuple[Repo, str] | Answer:
         """The repository and the commit, or the Hub's answer where there is none."""
         found = self.of_kind(kind).get(repo)
-        if found is None or (
-            found.private and not self.may_write(handler, repo)
-        ):  # whoever is not logged in is not told whether a repository exists
-            if handler.token is None:
+        if found is None or (found.private and not self.may_write(handler, repo)):
+            if handler.token is None:  # who is not logged in is not told whether a repository exists
                 return failure(401, "", "Invalid username or password.")
             return failure(404, "RepoNotFound", "Repository not found")
         commit = found.commit_of(revision or "main")

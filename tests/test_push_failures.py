@@ -11,6 +11,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import snapshot_download
 
+from srood import hub_errors
 from train.push import push
 
 
@@ -182,3 +183,11 @@ def test_what_is_no_finished_run(writable_hub, srood_push, run, tmp_path):
     weights.unlink()
     assert line_of(srood_push(run, "owner/first")).startswith(f"{run}: this run is not finished; continue it with")
     assert not writable_hub.requests
+
+
+def test_the_signature_of_an_address_is_not_shown():
+    error = ConnectionError("Max retries exceeded with url: /lfs/0a?X-Amz-Signature=s3cr3t&x=1 (Caused by a reset)")
+    assert hub_errors.explain_upload(error) == (
+        "the Hub cannot be reached (ConnectionError: Max retries exceeded with url: /lfs/0a (Caused by a reset)); "
+        "check the network"
+    )
