@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from srood import commands
-from train.commands import demonstration, detection, evaluation, training
+from train.commands import demonstration, detection, evaluation, publishing, training
 
 app = typer.Typer(
     name="srood",
@@ -41,6 +41,7 @@ app.command("eval")(evaluation.evaluate)
 app.command()(detection.calibrate)
 app.command()(detection.detect)
 app.command()(detection.export)
+app.command()(publishing.push)
 app.command()(demonstration.demo)
 
 
