@@ -10,12 +10,17 @@ import h5py
 import huggingface_hub
 import numpy as np
 import pytest
-from digits_images import write_noise
+import torch
+from digits_images import write_digits, write_noise
 from hub_server import HubServer, point_client_at
 
 from srood.errors import InputError
+from srood.models import build_model
+from srood.models.weights import WeightsInfo, save_weights
 from srood.outlier_sources import is_remote, local_manifest, pinned
 from srood.outliers import OutlierSet, pixel_sha256, write_set
+from train.config import TuneConfig, read_config
+from train.tune import resume, tune
 
 TOKEN = "hf_thisIsTheUsersSecretToken"
 
@@ -240,3 +245,27 @@ def test_what_cannot_be_had(server, repo, monkeypatch):
     assert "is gated; accept its terms" in error_of("hf://owner/gated")
     server.stop()
     assert error_of("hf://owner/third").startswith("hf://owner/third@main: the Hub cannot be reached (")
+
+
+def test_training_from_the_hub_is_training_from_the_folder_and_stays_with_its_set(server, made, tmp_path, monkeypatch):
+    id_set = write_digits(tmp_path / "digits", train=16)
+    torch.manual_seed(0)
+    start = tmp_path / "start.safetensors"
+    info = WeightsInfo("resnet20", None, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
+    save_weights(start, build_model("resnet20", 10).state_dict(), info)
+    settings = {"id": str(id_set), "model": "resnet20", "checkpoint": start, "batch_size": 8, "outlier_batch_size": 8}
+    settings |= {"epochs": 1, "device": "cpu", "precision": "32-true", "checkpoint_every": 1}
+    local = tune(TuneConfig(**settings, outliers=f"{made}:0.5"), tmp_path / "local")
+    run = tune(TuneConfig(**settings, outliers="hf://owner/set:0.5"), tmp_path / "run")
+    assert (run / "model.safetensors").read_bytes() == (local / "model.safetensors").read_bytes()
+    commit = server.repos["owner/set"].refs["main"]
+    address = f"hf://owner/set@{commit}/mini.h5"
+    assert read_config(run).outliers == (f"{address}:0.5",)
+    (recorded,) = json.loads((run / "run.json").read_text())["outliers"]
+    expected = {"file": address, "fingerprint": OutlierSet.open(made).fingerprint, "rows": 50, "weight": 0.5}
+    assert recorded == expected
+    # the branch moves on; the run does not
+    (run / "model.safetensors").unlink()
+    server.add("owner/set", write_shards(tmp_path / "other", seed=1).parent)
+    resume(run)
+    assert (run / "model.safetensors").read_bytes() == (local / "model.safetensors").read_bytes()
