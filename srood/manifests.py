@@ -11,13 +11,13 @@ from srood.errors import InputError
 
 
 def folder() -> Path:
-    """The folder that holds ``datasets``, ``sources`` and ``exclusions``: inside the package, or the checkout's."""
+    """The folder that holds ``datasets``, ``sources`` and the like: inside the package, or the checkout's."""
     installed = Path(__file__).parent / "manifests"
     return installed if installed.is_dir() else Path(__file__).parent.parent / "manifests"
 
 
 def names(kind: str) -> list[str]:
-    """Names of the packaged files of one kind (``datasets``, ``sources`` or ``exclusions``), sorted."""
+    """Names of the packaged files of one kind (``datasets``, ``sources``, ``exclusions`` or ``ood``), sorted."""
     return sorted(path.stem for path in (folder() / kind).glob("*.yaml"))
 
 

@@ -1,15 +1,19 @@
-"""OOD scores: one function each from logits to a score an image. Larger = more OOD, for every score here.
+"""OOD scores: one function each from logits or features to a score an image. Larger = more OOD, for every score here.
 
-Inputs are (N, C) logits in any floating type, outputs (N,) scores in float32 or wider. `SCORES` has all of them by
-name, as functions of logits and features.
+Inputs are (N, C) logits or (N, D) features in any floating type, outputs (N,) scores in float32 or wider. `SCORES` has
+all of them by name, as functions of logits and features; `choose` knows these and those of srood.posthoc and
+srood.odin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from srood.errors import InputError
 
 
 def energy(logits: Tensor) -> Tensor:
@@ -30,13 +34,59 @@ def max_logit(logits: Tensor) -> Tensor:
     return -_full_precision(logits).amax(dim=1)
 
 
+def sparsity(features: Tensor) -> Tensor:
+    """-||F||_2^2 / ||F||_1, the negated activation of an active unit; 0, the largest value, where no unit is active.
+
+    With n = ||F||_1^2 / ||F||_2^2, the effective number of active units (D where all are alike, 1 where one alone is
+    active), the score is -||F||_1 / n: features of ID images are few and strong, those of OOD images weak or spread.
+    Neither half will do alone: OOD images of textures have weak features that are as sparse as those of ID images, and
+    the features of near OOD images are nearly as strong but less sparse. docs/scores.md has the measurement.
+
+    Args:
+        features: (N, D) floating point, the pooled penultimate features
+    """
+    features = _full_precision(features)
+    total = features.abs().sum(dim=1)
+    return torch.where(total > 0, -features.square().sum(dim=1) / total, torch.zeros_like(total))
+
+
 Score = Callable[[Tensor, Tensor], Tensor]  # logits (N, C), features (N, D) -> (N,)
 
 SCORES: dict[str, Score] = {
     "energy": lambda logits, features: energy(logits),
     "msp": lambda logits, features: msp(logits),
     "max-logit": lambda logits, features: max_logit(logits),
+    "sparsity": lambda logits, features: sparsity(features),
 }
+ODIN = "odin"  # srood.odin: needs the network, not only logits and features
+
+
+def choose(names: Sequence[str]) -> list[str]:
+    """The names of scores that ``--score`` stands for, in the order given, each once.
+
+    Args:
+        names: names, also several in one with commas between; ``default`` for all of `SCORES` and ``all`` for these,
+            ODIN and all of `srood.posthoc.POSTHOC`. None at all is ``default``.
+
+    Raises:
+        InputError: an unknown name; the message has those most like it.
+    """
+    from srood.posthoc import POSTHOC  # which is built on this module
+
+    every = [*SCORES, ODIN, *POSTHOC]
+    chosen: list[str] = []
+    for name in [part.strip() for text in names or ["default"] for part in text.split(",")]:
+        if name == "all":
+            chosen += every
+        elif name == "default":
+            chosen += SCORES
+        elif name in every:
+            chosen.append(name)
+        else:
+            near = difflib.get_close_matches(name, every, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(every)}, default, all"
+            raise InputError(f"--score {name}: is unknown; {hint}")
+    return list(dict.fromkeys(chosen))
 
 
 def _full_precision(x: Tensor) -> Tensor:

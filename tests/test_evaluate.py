@@ -21,8 +21,10 @@ from srood.models import build_model
 from srood.models.weights import WeightsInfo, load_model, save_weights
 from train.commands.evaluation import print_evaluation
 from train.config import PretrainConfig
-from train.evaluate import evaluate, forward
+from train.evaluate import evaluate
+from train.outputs import forward
 from train.pretrain import pretrain
+from train.score_files import read_scores
 
 
 @pytest.fixture(scope="module")
@@ -43,28 +45,48 @@ def run(tmp_path_factory, id_set) -> Path:
     return pretrain(config, tmp_path_factory.mktemp("runs") / "run")
 
 
-def _by_hand(id_logits: np.ndarray, ood_logits: np.ndarray) -> dict[str, dict[str, float]]:
+def _by_hand(id_outputs, ood_outputs) -> dict[str, dict[str, float]]:
+    """Every metric of the default scores, from logits and features, (N, C) and (N, D)."""
+
     def softmax(z):
         e = np.exp(z - z.max(1, keepdims=True))
         return e / e.sum(1, keepdims=True)
 
     functions = {
-        "energy": lambda z: -np.log(np.exp(z).sum(1)),
-        "msp": lambda z: -softmax(z).max(1),
-        "max-logit": lambda z: -z.max(1),
+        "energy": lambda z, f: -np.log(np.exp(z).sum(1)),
+        "msp": lambda z, f: -softmax(z).max(1),
+        "max-logit": lambda z, f: -z.max(1),
+        "sparsity": lambda z, f: -(f**2).sum(1) / f.sum(1),
     }
-    truth = np.r_[np.zeros(len(id_logits)), np.ones(len(ood_logits))]
+    truth = np.r_[np.zeros(len(id_outputs[0])), np.ones(len(ood_outputs[0]))]
     result = {}
     for name, function in functions.items():
-        scores = np.r_[function(id_logits), function(ood_logits)]
+        scores = np.r_[function(*id_outputs), function(*ood_outputs)]
         fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
         result[name] = {
             "fpr95": fpr[np.argmax(tpr >= 0.95)],
             "auroc": roc_auc_score(truth, scores),
             "aupr_in": average_precision_score(1 - truth, -scores),
             "aupr_out": average_precision_score(truth, scores),
+            "detection_error": np.min((1 - tpr + fpr) / 2),
         }
     return result
+
+
+def _ece_by_hand(logits: np.ndarray, labels: np.ndarray) -> float:
+    confidence = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).max(1)
+    correct = logits.argmax(1) == labels
+    total = 0.0
+    for b in range(15):
+        inside = (confidence > b / 15) & (confidence <= (b + 1) / 15)
+        if inside.any():
+            total += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    return total
+
+
+def _aurc_by_hand(scores: np.ndarray, correct: np.ndarray) -> float:
+    wrong = ~correct[np.argsort(scores)]
+    return float(np.mean([wrong[: n + 1].mean() for n in range(len(wrong))]))
 
 
 def _decode(path: Path, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -82,23 +104,44 @@ def _decode(path: Path, limit: int | None = None) -> tuple[np.ndarray, np.ndarra
     return np.stack(images), table["label"].to_numpy()[:limit]
 
 
-def _logits(weights: Path, images: np.ndarray, mean, std) -> np.ndarray:
+def _outputs(weights: Path, images: np.ndarray, mean, std) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and features: maps averaged over space, and the last layer written out."""
     model = load_model(weights)[0].eval()
     x = ((images / 255 - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2).astype(np.float32)
     with torch.no_grad():
-        return torch.cat([model(part) for part in torch.from_numpy(x).split(250)]).double().numpy()
+        features = torch.cat([model.maps(part).mean((2, 3)) for part in torch.from_numpy(x).split(250)])
+        logits = features @ model.fc.weight.T + model.fc.bias
+    return logits.double().numpy(), features.double().numpy()
 
 
 def test_metrics_against_an_independent_computation(run, ood, id_set):
     result = evaluate(run, [ood], device="cpu")
     info = load_model(run / "model.safetensors")[1]
     pixels, labels = _decode(id_set / "test.parquet")
-    id_logits = _logits(run / "model.safetensors", pixels, info.mean, info.std)
-    ood_logits = _logits(run / "model.safetensors", _decode(Path(ood))[0], info.mean, info.std)
-    assert result["id_accuracy"] == np.mean(id_logits.argmax(1) == labels)
-    for score, metrics in _by_hand(id_logits, ood_logits).items():
+    of_id = _outputs(run / "model.safetensors", pixels, info.mean, info.std)
+    of_ood = _outputs(run / "model.safetensors", _decode(Path(ood))[0], info.mean, info.std)
+    correct = of_id[0].argmax(1) == labels
+    assert result["id_accuracy"] == result["id"]["accuracy"] == np.mean(correct)
+    assert result["id"]["ece"] == pytest.approx(_ece_by_hand(of_id[0], labels), abs=1e-3)
+    energies = -np.log(np.exp(of_id[0]).sum(1))
+    assert result["id"]["aurc"]["energy"] == pytest.approx(_aurc_by_hand(energies, correct), abs=1e-3)
+    expected = _by_hand(of_id, of_ood)
+    assert list(expected) == list(result["ood"][ood]["scores"])
+    for score, metrics in expected.items():
         assert result["ood"][ood]["scores"][score] == pytest.approx(metrics, abs=1e-3)
     assert result["mean"] == result["ood"][ood]["scores"]  # of one set
+
+
+def test_the_scores_of_each_image_are_kept_in_the_order_of_the_images(run, ood, id_set, tmp_path):
+    evaluate(run, [ood], device="cpu", out=tmp_path)
+    info = load_model(run / "model.safetensors")[1]
+    for spec, path in (("", id_set / "test.parquet"), (ood, Path(ood))):
+        logits, features = _outputs(run / "model.safetensors", _decode(path)[0], info.mean, info.std)
+        energies = read_scores(tmp_path / "eval-scores.npz", "energy")[spec]
+        assert energies.dtype == np.float32
+        np.testing.assert_allclose(energies, -np.log(np.exp(logits).sum(1)), atol=1e-4)
+        sparsity = read_scores(tmp_path / "eval-scores.npz", "sparsity")[spec]
+        np.testing.assert_allclose(sparsity, -(features**2).sum(1) / features.sum(1), atol=1e-4)
 
 
 def test_mean_and_std_of_an_unnamed_set_are_those_of_its_training_pixels(run, id_set):
@@ -112,7 +155,7 @@ def test_files_written_say_the_same_twice(run, ood, id_set, tmp_path):
     other = str(id_set / "train.parquet")
     for name in ("a", "b"):
         evaluate(run, [ood, other], out=tmp_path / name, convention="id-positive", device="cpu")
-    names = {"eval.json", "eval.csv", "eval-scores.png", "eval-roc.png"}
+    names = {"eval.json", "eval.csv", "eval-scores.npz", "eval-scores.png", "eval-roc.png"}
     assert {path.name for path in (tmp_path / "a").iterdir()} == names
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -120,9 +163,9 @@ def test_files_written_say_the_same_twice(run, ood, id_set, tmp_path):
     assert document["convention"]["name"] == "id-positive"
     rows = list(csv.DictReader((tmp_path / "a" / "eval.csv").open()))
     assert [(row["ood"], row["score"]) for row in rows] == [
-        (spec, score) for spec in (ood, other, "mean") for score in ("energy", "msp", "max-logit")
+        (spec, score) for spec in (ood, other, "mean") for score in ("energy", "msp", "max-logit", "sparsity")
     ]
-    first, second, mean = (float(rows[i]["auroc"]) for i in (0, 3, 6))
+    first, second, mean = (float(rows[i]["auroc"]) for i in (0, 4, 8))
     assert mean == pytest.approx((first + second) / 2)
     assert first == document["ood"][ood]["scores"]["energy"]["auroc"]
     for plot in ("eval-scores.png", "eval-roc.png"):
@@ -141,7 +184,7 @@ def test_the_table_shows_what_was_measured(run, ood, capsys):
 
 
 def test_what_cannot_be_evaluated_is_refused_before_any_forward_pass(run, ood, id_set, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.evaluate.forward", None)  # calling it would be a TypeError
+    monkeypatch.setattr("train.passes.forward", None)  # calling it would be a TypeError
     weights = run / "model.safetensors"
     cases = [
         (run, [ood, "no-such-set"], {}, "no-such-set"),
@@ -151,6 +194,15 @@ def test_what_cannot_be_evaluated_is_refused_before_any_forward_pass(run, ood, i
         (run, [ood], {"model": "wrn-40-2"}, "leave out --model and --id"),
         (run, [ood], {"device": "gpu"}, "--device gpu"),
         (run, [ood], {"precision": "8"}, "--precision 8"),
+        (run, [ood], {"scores": ["enrgy"]}, "--score enrgy: is unknown; did you mean energy"),
+        (run, [ood], {"protocol": "openood"}, "--protocol openood: is unknown; choose paper"),
+        (run, [ood], {"tpr": 95}, "--tpr 95: is not a share"),
+        (run, [ood], {"draws": 1}, "--draws 1: give 2 or more"),
+        (run, [ood], {"draws": -3}, "--draws -3: give 2 or more"),
+        (run, [ood], {"draw_size": 9}, "--draw-size 9: needs --draws"),
+        (run, [ood], {"draws": 3, "draw_size": 0}, "--draw-size 0: give 1 or more"),
+        (run, [ood], {"draws": 3, "draw_seed": -1}, "--draw-seed -1"),
+        (run, ["openood"], {}, "--ood openood: has no sets for the ID set"),
         (run, [ood], {"out": weights}, "is a file; name a folder"),
         (tmp_path / "nothing", [ood], {}, "no such run folder or weights file"),
         (tmp_path, [ood], {}, "is not a run folder"),
@@ -179,32 +231,38 @@ def test_a_weights_file_of_other_classes_is_refused(id_set, ood, tmp_path):
 
 
 def test_resnet20_on_cifar10_against_numpy_and_scikit_learn(srood_data, tmp_path, monkeypatch):
-    logits = []
+    outputs = []
 
     def recorded(*args):  # the real forward pass over 21,200 images, once
-        logits.append(forward(*args))
-        return logits[-1]
+        outputs.append(forward(*args))
+        return outputs[-1]
 
-    monkeypatch.setattr("train.evaluate.forward", recorded)
+    monkeypatch.setattr("train.passes.forward", recorded)
     weights = srood_data / "models" / "resnet20-cifar10.safetensors"
     sets = {"cifar10:test": "cifar10", "textures": "textures", "cifar100:test": "cifar100"}
     options = {"model": "resnet20", "id_set": "cifar10", "out": tmp_path, "device": "cpu"}
     result = evaluate(weights, ["textures", "cifar100:test"], **options)
 
-    for got, folder in zip(logits, sets.values(), strict=True):
+    for got, folder in zip(outputs, sets.values(), strict=True):
         pixels = _decode(srood_data / folder / "test.parquet", limit=300)[0]
-        expected = _logits(weights, pixels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        np.testing.assert_allclose(got[:300], expected, atol=1e-3)
-    id_logits, *ood_logits = (part.double().numpy() for part in logits)
+        expected = _outputs(weights, pixels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        for values, wanted in zip(got, expected, strict=True):
+            np.testing.assert_allclose(values[:300], wanted, atol=1e-3)
+    of_id, *of_ood = ([part.double().numpy() for part in each] for each in outputs)
     labels = pq.read_table(srood_data / "cifar10" / "test.parquet")["label"].to_numpy()
-    assert result["id_accuracy"] == np.mean(id_logits.argmax(1) == labels)
+    correct = of_id[0].argmax(1) == labels
+    assert result["id_accuracy"] == np.mean(correct)
     assert 100 * result["id_accuracy"] == pytest.approx(91.73, abs=0.02)
-    for spec, part in zip(("textures", "cifar100:test"), ood_logits, strict=True):
-        assert result["ood"][spec]["images"] == len(part)
-        for score, metrics in _by_hand(id_logits, part).items():
+    assert result["id"]["ece"] == pytest.approx(_ece_by_hand(of_id[0], labels), abs=1e-9)
+    for spec, part in zip(("textures", "cifar100:test"), of_ood, strict=True):
+        assert result["ood"][spec]["images"] == len(part[0])
+        for score, metrics in _by_hand(of_id, part).items():
             # a softmax of 1 - 1e-16 is rounded this way or that
             tolerance = 1e-5 if score == "msp" else 1e-9
             assert result["ood"][spec]["scores"][score] == pytest.approx(metrics, abs=tolerance)
+    energy = result["ood"]["textures"]["scores"]["energy"]
+    assert 100 * energy["fpr95"] == pytest.approx(38.94, abs=0.1)  # on this or another processor
+    assert 100 * energy["auroc"] == pytest.approx(89.92, abs=0.02)
 
 
 def test_a_test_set_without_the_last_class_can_be_evaluated(run, ood, id_set, tmp_path):

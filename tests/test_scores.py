@@ -7,7 +7,7 @@ import pytest
 import torch
 from pytorch_ood.detector import EnergyBased, MaxLogit, MaxSoftmax
 
-from srood.scores import SCORES, energy, max_logit, msp
+from srood.scores import SCORES, energy, max_logit, msp, sparsity
 
 
 @pytest.fixture
@@ -21,6 +21,18 @@ def test_scores_against_numpy(logits):
     np.testing.assert_allclose(energy(logits), -np.log(np.exp(z).sum(1)), rtol=1e-12)
     np.testing.assert_allclose(msp(logits), -p.max(1), rtol=1e-12)
     np.testing.assert_allclose(max_logit(logits), -z.max(1), rtol=1e-12)
+
+
+def test_sparsity_against_numpy():
+    features = np.abs(np.random.default_rng(0).normal(0, 1, (50, 16)))
+    active_units = features.sum(1) ** 2 / (features**2).sum(1)
+    np.testing.assert_allclose(sparsity(torch.from_numpy(features)), -features.sum(1) / active_units, rtol=1e-12)
+
+
+def test_sparsity_by_hand():
+    # few and strong, the same sum over twice the units, the same number of units half as strong, none
+    features = torch.tensor([[4.0, 4.0, 0.0, 0.0], [2.0, 2.0, 2.0, 2.0], [2.0, 2.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    assert sparsity(features).tolist() == [-4.0, -2.0, -2.0, 0.0]
 
 
 def test_scores_against_pytorch_ood(logits):

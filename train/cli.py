@@ -38,6 +38,7 @@ def _root(
 app.command()(training.pretrain)
 app.command()(training.train)
 app.command("eval")(evaluation.evaluate)
+app.command()(evaluation.compare)
 app.command()(detection.calibrate)
 app.command()(detection.detect)
 app.command()(detection.export)

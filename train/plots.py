@@ -20,7 +20,7 @@ def plot_histograms(id_scores: np.ndarray, ood_scores: dict[str, np.ndarray], na
         name: the score's name
         path: the PNG to write
     """
-    figure = _figure(min(3, len(ood_scores)), -(-len(ood_scores) // 3), panel=(4.2, 3.0))
+    figure = new_figure(min(3, len(ood_scores)), -(-len(ood_scores) // 3), panel=(4.2, 3.0))
     everything = np.concatenate([id_scores, *ood_scores.values()])
     low, high = np.quantile(everything, [0.001, 0.999])  # a few far images would flatten the rest
     bins = np.linspace(low, high if high > low else low + 1, 61)
@@ -34,10 +34,12 @@ def plot_histograms(id_scores: np.ndarray, ood_scores: dict[str, np.ndarray], na
         axes.set_xlabel(f"{name} (larger = more OOD)")
         axes.set_ylabel("density")
         axes.legend(frameon=False, fontsize="small")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def plot_roc(id_scores: np.ndarray, ood_scores: dict[str, np.ndarray], name: str, path: Path) -> None:
+def plot_roc(
+    id_scores: np.ndarray, ood_scores: dict[str, np.ndarray], name: str, path: Path, tpr: float = 0.95
+) -> None:
     """ROC curves of one score, a line per OOD set, OOD positive; the legend gives the areas.
 
     Args:
@@ -45,28 +47,38 @@ def plot_roc(id_scores: np.ndarray, ood_scores: dict[str, np.ndarray], name: str
         ood_scores: (M,) by the name of the OOD set
         name: the score's name
         path: the PNG to write
+        tpr: where a line is drawn
     """
-    from sklearn.metrics import auc, roc_curve
+    from sklearn.metrics import auc
 
-    figure = _figure(1, 1, panel=(5.6, 5.0))
+    figure = new_figure(1, 1, panel=(5.6, 5.0))
     axes = figure.add_subplot(1, 1, 1)
     for ood, scores in ood_scores.items():
-        positive = np.arange(len(id_scores) + len(scores)) >= len(id_scores)
-        fpr, tpr, _ = roc_curve(positive, np.concatenate([id_scores, scores]))
-        axes.plot(fpr, tpr, label=f"{ood}: AUROC {100 * auc(fpr, tpr):.2f} %")
+        flagged_id, flagged_ood = roc(id_scores, scores)
+        axes.plot(flagged_id, flagged_ood, label=f"{ood}: AUROC {100 * auc(flagged_id, flagged_ood):.2f} %")
     axes.plot([0, 1], [0, 1], color="0.7", linestyle=":", label="chance")
-    axes.axhline(0.95, color="0.5", linewidth=0.8, linestyle="--")
+    axes.axhline(tpr, color="0.5", linewidth=0.8, linestyle="--")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.005)
     axes.set_aspect("equal")
     axes.set_title(f"score: {name}")
     axes.set_xlabel("share of ID images flagged (FPR)")
-    axes.set_ylabel("share of OOD images flagged (TPR); dashed: 95 %")
+    axes.set_ylabel(f"share of OOD images flagged (TPR); dashed: {100 * tpr:g} %")
     axes.legend(loc="lower right", frameon=False, fontsize="small")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(columns: int, rows: int, panel: tuple[float, float]):
+def roc(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """FPR and TPR with OOD positive, where the curve has corners."""
+    from sklearn.metrics import roc_curve
+
+    positive = np.arange(len(id_scores) + len(ood_scores)) >= len(id_scores)
+    flagged_id, flagged_ood, _ = roc_curve(positive, np.concatenate([id_scores, ood_scores]))
+    return flagged_id, flagged_ood
+
+
+def new_figure(columns: int, rows: int, panel: tuple[float, float]):
+    """An empty figure with room for panels, `panel` inches each; it needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -75,5 +87,6 @@ def _figure(columns: int, rows: int, panel: tuple[float, float]):
     return figure
 
 
-def _save(figure, path: Path) -> None:
+def save_figure(figure, path: Path) -> None:
+    """Write a PNG whole; the same figure gives the same bytes."""
     replace_file(path, lambda beside: figure.savefig(beside, format="png", dpi=150, metadata={"Software": None}))
