@@ -26,7 +26,7 @@ from train import runs
 from train.batches import normalise
 from train.config import TuneConfig
 from train.devices import describe_device, resolve_device
-from train.evaluate import evaluate
+from train.evaluation.evaluate import evaluate
 from train.tune import resume, tune
 
 # name -> what differs from `srood train --outliers ... --epochs 1`

@@ -14,8 +14,8 @@ from srood.datasets import id_specs, load_images
 from srood.models import Classifier, build_model
 from srood.models.weights import WeightsInfo, save_weights
 from train import runs
-from train.calibrate import calibrate
 from train.config import PretrainConfig
+from train.detection.calibrate import calibrate
 
 MEAN, STD = (0.3, 0.4, 0.5), (0.25, 0.3, 0.35)
 CLASSES = tuple(f"digit {number}" for number in range(10))

@@ -11,7 +11,7 @@ from digits_images import digits, write_digits, write_noise, write_parquet
 
 from srood.outliers import file_sha256
 from train.config import PretrainConfig, TuneConfig
-from train.evaluate import evaluate
+from train.evaluation.evaluate import evaluate
 from train.pretrain import pretrain
 from train.tune import tune
 

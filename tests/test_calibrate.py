@@ -21,12 +21,12 @@ from srood.errors import InputError
 from srood.metrics import fpr_at_tpr
 from srood.outliers import file_sha256
 from train import cli
-from train.calibrate import calibrate
 from train.commands import detection
-from train.detect import detect
-from train.export import export
+from train.detection.calibrate import calibrate
+from train.detection.detect import detect
+from train.detection.export import export
+from train.detection.thresholds import choose_threshold, images_needed, threshold_ranks
 from train.id_sets import validation_split
-from train.thresholds import choose_threshold, images_needed, threshold_ranks
 
 
 def _at_most(count: int, share: float, most: int) -> float:
@@ -175,7 +175,7 @@ def test_training_images_are_refused(run, id_set, tmp_path):
 
 def test_what_cannot_be_calibrated_leaves_the_old_record(run, id_set, tmp_path, monkeypatch):
     before = calibrate(run, tpr=0.9, device="cpu")[1].read_bytes()
-    monkeypatch.setattr("train.calibrate.scorer", None)  # no forward pass: calling it would be a TypeError
+    monkeypatch.setattr("train.detection.calibrate.scorer", None)  # no forward pass: calling it would be a TypeError
     np.save(tmp_path / "ten.npy", digits()[0][-10:])
     cases = [
         ({"tpr": 0.99, "images": str(tmp_path / "ten.npy")}, r"ten\.npy: 10 images are too few .* fewer than 368"),

@@ -21,10 +21,10 @@ from srood.detector import load_detector
 from srood.errors import InputError
 from srood.metrics import fpr_at_tpr
 from train import cli
-from train.calibrate import calibrate
-from train.detect import detect, detections, open_sources
-from train.evaluate import evaluate
-from train.thresholds import choose_threshold
+from train.detection.calibrate import calibrate
+from train.detection.detect import detect, detections, open_sources
+from train.detection.thresholds import choose_threshold
+from train.evaluation.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_the_command_and_its_exit_codes(weights, photos, tmp_path):
 
 
 def test_mistakes_are_found_before_any_image_is_read(weights, photos, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("train.detect.decode_batch", None)  # calling it would be a TypeError
+    monkeypatch.setattr("train.detection.detect.decode_batch", None)  # calling it would be a TypeError
     uncalibrated = write_weights(tmp_path / "new.safetensors")
     cases = [
         ((weights, tmp_path / "missing.png"), "missing.png: no such file"),
@@ -215,7 +215,7 @@ def test_resnet20_on_cifar10(srood_data, tmp_path, monkeypatch):
         scores.append(args[0])
         return choose_threshold(*args)
 
-    monkeypatch.setattr("train.calibrate.choose_threshold", recorded)
+    monkeypatch.setattr("train.detection.calibrate.choose_threshold", recorded)
     weights = tmp_path / "resnet20.safetensors"
     shutil.copy(srood_data / "models" / "resnet20-cifar10.safetensors", weights)
     record, _ = calibrate(weights, tpr=0.95, id_set="cifar10", device="cpu")

@@ -21,8 +21,8 @@ from srood.models import MODELS
 from srood.models.weights import load_model, read_info
 from srood.scores import SCORES
 from train import cli
-from train.calibrate import calibrate
-from train.export import INPUT, OUTPUTS, SUFFIXES, DetectorGraph, _to_onnx, export
+from train.detection.calibrate import calibrate
+from train.detection.export import INPUT, OUTPUTS, SUFFIXES, DetectorGraph, _to_onnx, export
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -227,7 +227,7 @@ def test_what_cannot_be_exported(weights, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
     with pytest.raises(InputError, match=r"--format onnx: needs onnxscript; .*pip install 'srood\[onnx\]"):
         export(weights, "onnx", tmp_path / "net.onnx")
-    monkeypatch.setattr("train.export._to_onnx", lambda graph, size: onnx.ModelProto())
+    monkeypatch.setattr("train.detection.export._to_onnx", lambda graph, size: onnx.ModelProto())
     monkeypatch.delitem(sys.modules, "onnxscript")
     with pytest.raises(onnx.checker.ValidationError):
         export(weights, "onnx", tmp_path / "net.onnx")
@@ -235,7 +235,7 @@ def test_what_cannot_be_exported(weights, tmp_path, monkeypatch):
 
 
 def test_a_graph_that_says_something_else_is_not_written(weights, tmp_path, monkeypatch):
-    from train import export as module
+    from train.detection import export as module
 
     class Other(module.DetectorGraph):
         def forward(self, images):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from train.local_paths import shorten, without_paths
+from train.publishing.local_paths import shorten, without_paths
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from huggingface_hub import ModelCard, snapshot_download
 from srood.models.weights import WeightsInfo, load_model
 from srood.outliers import OutlierSet
 from train import cli
-from train.model_card import CardFacts, model_card, training_command
-from train.push import prepare, push
+from train.publishing.model_card import CardFacts, model_card, training_command
+from train.publishing.push import prepare, push
 
 
 def card_of(folder: Path) -> tuple[dict, str]:

@@ -24,7 +24,7 @@ from srood.models.weights import WeightsInfo, load_model
 from srood.outliers import file_sha256
 from train import cli
 from train.config import read_config
-from train.push import prepare, push
+from train.publishing.push import prepare, push
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import snapshot_download
 
 from srood import hub_errors
-from train.push import push
+from train.publishing.push import push
 
 
 @pytest.fixture

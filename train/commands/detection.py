@@ -12,7 +12,7 @@ from train.commands.options import MODEL_HELP, Device
 
 if TYPE_CHECKING:
     from srood.calibration import Calibration
-    from train.detect import Summary
+    from train.detection.detect import Summary
 
 RUN_HELP = "Run folder, or a weights file (.safetensors)."
 IMAGES_HELP = "Image files, folders, globs, named sets or any other image spec; - reads paths from standard input."
@@ -35,7 +35,7 @@ def calibrate(
     json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Fix the threshold of a classifier on held-out ID images, with confidence intervals, and store it."""
-    from train.calibrate import calibrate as run_calibrate
+    from train.detection.calibrate import calibrate as run_calibrate
 
     calibration, file = run_calibrate(
         run, tpr=tpr, score=score, images=images, model=model, id_set=id, device=device, batch_size=batch_size
@@ -71,7 +71,7 @@ def detect(
 
     The exit code is 0 even where some images cannot be used, which are counted, and 2 where none can.
     """
-    from train.detect import detect as run_detect
+    from train.detection.detect import detect as run_detect
 
     summary = run_detect(run, images, output=format, out=out, threshold=threshold, device=device, batch_size=batch_size)
     print_summary(summary)
@@ -93,7 +93,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a detector as one file: from uint8 images to logits, class, confidence, score and decision."""
-    from train.export import export as run_export
+    from train.detection.export import export as run_export
 
     print(run_export(run, format, out))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from train.push import Prepared
+    from train.publishing.push import Prepared
 
 
 def push(
@@ -26,7 +26,7 @@ def push(
     ] = None,
 ) -> None:
     """Publish a run on the Hugging Face Hub: weights, settings, detector, measurements and a model card."""
-    from train import push as pushing
+    from train.publishing import push as pushing
 
     if dry_run is not None:
         prepared = pushing.prepare(run, repo, dry_run, license=license, revision=revision)

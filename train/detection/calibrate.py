@@ -25,10 +25,10 @@ from srood.outliers import file_sha256
 from srood.progress import progress_bar
 from train import runs
 from train.config import read_config
+from train.detection.thresholds import CONFIDENCE, choose_threshold, images_needed
+from train.evaluation.subject import Subject, open_subject
 from train.id_sets import check_classes, load_labelled, normalisation, validation_split
 from train.reporting import say
-from train.subject import Subject, open_subject
-from train.thresholds import CONFIDENCE, choose_threshold, images_needed
 
 DEFAULT_TPR = 0.95
 DEFAULT_SCORE = "energy"
