@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from srood.errors import InputError
+
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file beside `path`, and put it in place; what was there before stays if it fails."""
@@ -17,6 +19,19 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def check_place(path: Path, option: str = "") -> None:
+    """Check, before work that takes long, that a file can be put at `path`.
+
+    Raises:
+        InputError: there is no such folder, it cannot be written to, or something that is no file is in the place;
+            `option` is what the message begins with.
+    """
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"{option}{path}: there is no such folder, or it cannot be written to; name another")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{option}{path}: is not a file and is not replaced; name another")
 
 
 def write_text(path: Path, text: str, errors: str = "strict") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -80,9 +81,58 @@ def explain(error: BaseException) -> str:
         return "the Hub limits the rate of requests (HTTP 429); log in with `hf auth login`, or wait and try again"
     if status is not None:
         return f"the Hub fails (HTTP {status}); try again later, or use local files"
-    text = " ".join(str(error).split())[:160]
-    if "Bearer" in text or isinstance(error, UnicodeEncodeError):  # the client quotes a header that it cannot send
-        return "the token holds a character that cannot be sent; log in again with `hf auth login`, or unset HF_TOKEN"
+    if (token := _unsendable_token(error)) is not None:
+        return token
+    text = _one_line(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return f"cannot be written into the Hub's cache ({text}); free it, or set HF_HOME to another folder"
     return f"the Hub cannot be reached ({type(error).__name__}: {text}); check the network, or use local files"
+
+
+def explain_upload(error: BaseException) -> str:
+    """As `explain`, of what was to be written to the Hub."""
+    from huggingface_hub import errors
+
+    if (token := _unsendable_token(error)) is not None:
+        return token
+    if _is_offline(error):
+        return "HF_HUB_OFFLINE is set; unset it"
+    status = _status(error)
+    if status == 401:
+        return (
+            "the Hub does not accept the token (HTTP 401); log in again with `hf auth login`, or unset a wrong HF_TOKEN"
+        )
+    if status == 403:
+        return "the token may not write there (HTTP 403); use one with write access, or name a repository of your own"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "has no such branch; check --revision"
+    if status == 404:
+        return "no such repository, or the token may not see it (HTTP 404); check the name"
+    if status in (409, 412):
+        return f"the Hub reports a conflict with another change (HTTP {status}); try again"
+    if status == 429:
+        return "the Hub limits the rate of requests (HTTP 429); wait and try again"
+    if status is not None and status >= 500:
+        return f"the Hub fails (HTTP {status}); try again later"
+    if status is not None or isinstance(error, ValueError):
+        reason = f"HTTP {status}: {_said(error)}" if status is not None else _one_line(error)
+        return f"the Hub refuses it ({reason}); correct that and try again"
+    return f"the Hub cannot be reached ({type(error).__name__}: {_one_line(error)}); check the network"
+
+
+def _said(error: BaseException) -> str:
+    """What the Hub itself says of a failure."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    return " ".join(str(headers.get("X-Error-Message", "it does not say why")).split())[:160]
+
+
+def _one_line(error: BaseException) -> str:
+    # an address to upload to or to download from is signed in its query
+    return " ".join(re.sub(r"\?[^\s'\")]*=[^\s'\")]*", "", str(error)).split())[:160]
+
+
+def _unsendable_token(error: BaseException) -> str | None:
+    # the client quotes a header that it cannot send
+    if "Bearer" in str(error) or isinstance(error, UnicodeEncodeError):
+        return "the token holds a character that cannot be sent; log in again with `hf auth login`, or unset HF_TOKEN"
+    return None

@@ -27,7 +27,7 @@ class Unusable:
     reason: str
 
 
-Encoded = bytes | Path | np.ndarray | Unusable
+Encoded = bytes | Path | np.ndarray | Image.Image | Unusable
 
 
 class BadImage(Exception):
@@ -41,7 +41,8 @@ def decode(data: Encoded) -> Image.Image:
     animation the first frame is taken.
 
     Args:
-        data: the encoded bytes, a file holding them, or an (H, W), (H, W, 1) or (H, W, 3) uint8 array.
+        data: the encoded bytes, a file holding them, an (H, W), (H, W, 1) or (H, W, 3) uint8 array, or an image that
+            Pillow opened.
 
     Raises:
         BadImage: with the reason ``empty``, ``unreadable file``, ``not an image``, ``truncated or corrupt``,
@@ -49,6 +50,8 @@ def decode(data: Encoded) -> Image.Image:
     """
     if isinstance(data, Unusable):
         raise BadImage(data.reason)
+    if isinstance(data, Image.Image):
+        return _loaded(data)
     if isinstance(data, np.ndarray):
         if data.dtype != np.uint8 or data.ndim not in (2, 3) or (data.ndim == 3 and data.shape[2] not in (1, 3)):
             raise BadImage("unsupported mode")
@@ -69,17 +72,21 @@ def decode(data: Encoded) -> Image.Image:
             raise BadImage("too many pixels") from error
         except Exception as error:  # codecs raise nearly anything on a corrupt header
             raise BadImage("truncated or corrupt") from error
-        if image.width * image.height > MAX_PIXELS:
-            raise BadImage("too many pixels")
-        try:
-            image.load()
-            if image.getexif().get(0x0112, 1) != 1:  # orientation
-                image = ImageOps.exif_transpose(image)
-            return _to_rgb(image)
-        except BadImage:
-            raise
-        except Exception as error:
-            raise BadImage("truncated or corrupt") from error
+        return _loaded(image)
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage("too many pixels")
+    try:
+        image.load()
+        if image.getexif().get(0x0112, 1) != 1:  # orientation
+            image = ImageOps.exif_transpose(image)
+        return _to_rgb(image)
+    except BadImage:
+        raise
+    except Exception as error:
+        raise BadImage("truncated or corrupt") from error
 
 
 def _read_file(path: Path) -> bytes:

@@ -236,10 +236,18 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
             "use the srood that made it, or build the set again"
         )
     evidence = [document["evidence"]] if document.get("evidence") else []
-    for entry in document.get("shards", []) + evidence:
+    shards = document.get("shards")
+    if not isinstance(shards, list) or not all(_is_described(entry) for entry in shards + evidence):
+        raise InputError(f"{path}: its table of shards is damaged; build the set again")
+    for entry in shards + evidence:
         if Path(entry["file"]).name != entry["file"]:
             raise InputError(f"{path}: names a file outside its folder ({entry['file']}); do not use this file")
     return document
+
+
+def _is_described(entry: Any) -> bool:
+    kinds = {"file": str, "bytes": int, "sha256": str}
+    return isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in kinds.items())
 
 
 def verify(path: str | Path) -> list[str]:

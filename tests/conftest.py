@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from hub_server import HubServer
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +21,52 @@ def srood_data() -> Path:
     if not value or not Path(value).is_dir():
         pytest.skip("needs real image sets: set SROOD_DATA to their folder")
     return Path(value)
+
+
+@pytest.fixture(scope="session")
+def evaluated_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained and evaluated run whose ID and OOD set are named without a path."""
+    from published_runs import make_evaluated
+
+    return make_evaluated(tmp_path_factory.mktemp("here"))
+
+
+@pytest.fixture(scope="session")
+def local_run(tmp_path_factory: pytest.TempPathFactory, evaluated_run: Path) -> Path:
+    """A run tuned and evaluated with absolute paths, some with spaces, and something like a calibrated detector."""
+    from published_runs import make_local
+
+    return make_local(tmp_path_factory.mktemp("home") / "Jane Doe", evaluated_run)
+
+
+@pytest.fixture
+def token() -> str:
+    """The token of a user of the Hub, who may write to what belongs to `owner` and `lab`."""
+    return "hf_thisIsTheUsersSecretToken"
+
+
+@pytest.fixture
+def writable_hub(tmp_path: Path, token: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub on this machine, at which the user is logged in."""
+    from hub_server import HubServer, point_client_at
+
+    with HubServer() as running:
+        point_client_at(running, tmp_path / "hf", monkeypatch)
+        monkeypatch.setenv("HF_TOKEN", token)
+        running.writers[token] = ["owner", "lab"]
+        yield running
+
+
+@pytest.fixture
+def srood_push(monkeypatch: pytest.MonkeyPatch, capfd) -> Callable[..., tuple[int, str, str]]:
+    """Runs `srood push` in this process; returns (exit code, standard output, standard error)."""
+    from train import cli
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["srood", "push", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return (end.value.code or 0, *capfd.readouterr())  # type: ignore[return-value]
+
+    return call

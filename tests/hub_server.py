@@ -1,8 +1,9 @@
-"""A Hugging Face Hub on this machine: folders served as dataset repositories, over HTTP, to the real client.
+"""A Hugging Face Hub on this machine: folders served as repositories, over HTTP, to the real client.
 
-It answers what `huggingface_hub` asks for when it reads datasets, with the status codes and headers of the real Hub
-(https://huggingface.co/docs/hub/api; error headers as `huggingface_hub.utils.hf_raise_for_status` reads them). Files
-are stored as Git LFS does: named by their SHA-256, and optionally handed out by another host after a redirect.
+It answers what `huggingface_hub` asks for when it reads datasets and models and (hub_server_writes) writes them, with
+the status codes and headers of the real Hub (https://huggingface.co/docs/hub/api; error headers as
+`huggingface_hub.utils.hf_raise_for_status` reads them). Files are stored as Git LFS does: named by their SHA-256, and
+optionally handed out by another host after a redirect.
 """
 
 from __future__ import annotations
@@ -10,27 +11,33 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import socket
-import sys
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
+
+import hub_server_writes
+import yaml
+from hub_http import Answer, Failure, Handler, HttpServer, Request, as_json, failure, ranged
 
 LFS_SUFFIXES = {".parquet", ".h5", ".safetensors", ".bin"}
 
 
 @dataclass
 class Repo:
-    """A dataset repository: a folder for each commit, and the commit that each branch or tag names."""
+    """A repository: a folder for each commit, and the commit that each branch or tag names."""
 
     name: str
+    kind: str = "datasets"  # or models
     commits: dict[str, Path] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     license: str | None = None
+    private: bool = False
+    messages: dict[str, str] = field(default_factory=dict)  # of commits that were pushed
     gated: bool = False
     allowed_tokens: set[str] = field(default_factory=set)
 
@@ -42,62 +49,28 @@ class Repo:
         return {p.relative_to(root).as_posix(): p for p in sorted(root.rglob("*")) if p.is_file()}
 
 
-@dataclass(frozen=True)
-class Request:
-    """One request as it came in, and how it was answered."""
-
-    method: str
-    path: str
-    query: dict[str, list[str]]
-    range: str | None
-    token: str | None
-    status: int
-    sent: int  # bytes of the body
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class _Failure:
-    status: int | None
-    times: int
-    path: re.Pattern[str]
-    sent: int
-    headers: dict[str, str]
-
-
-def failure(status: int, code: str, message: str) -> Answer:
-    """An error as the Hub words it: the client reads the headers, people the body."""
-    headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
-    return Answer(status, json.dumps({"error": message}).encode(), {"Content-Type": "application/json", **headers})
-
-
-def as_json(value: Any) -> Answer:
-    return Answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-
 class HubServer:
     """A running server; `with HubServer() as server` starts it on a free port and stops it.
 
     Attributes:
         endpoint: what HF_ENDPOINT is to be.
         requests: every request so far.
-        repos: the repositories, by name.
+        repos: the dataset repositories, by name.
+        models: the model repositories, by name.
+        writers: for each token that may write, the names of the user (first) and the organisations it may write to.
         cdn: whether LFS files come from another host (``localhost`` instead of ``127.0.0.1``) after a redirect.
     """
 
     def __init__(self, cdn: bool = False) -> None:
         self.cdn = cdn
         self.repos: dict[str, Repo] = {}
+        self.models: dict[str, Repo] = {}
+        self.writers: dict[str, list[str]] = {}
         self.requests: list[Request] = []
         self.blobs: dict[str, Path] = {}
-        self._failures: list[_Failure] = []
-        self._http = _Http(self)
+        self.storage = Path(tempfile.mkdtemp(prefix="hub-"))
+        self._failures: list[Failure] = []
+        self._http = HttpServer(self)
         self.port = self._http.server_address[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
 
@@ -107,6 +80,7 @@ class HubServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        shutil.rmtree(self.storage, ignore_errors=True)
 
     def stop(self) -> None:
         """Stop answering: new connections are refused, open ones closed."""
@@ -114,9 +88,17 @@ class HubServer:
         self._http.server_close()
         self._http.close_connections()
 
-    def add(self, name: str, folder: Path, commit: str | None = None, branch: str = "main", **settings: Any) -> Repo:
+    def add(
+        self,
+        name: str,
+        folder: Path,
+        commit: str | None = None,
+        branch: str = "main",
+        kind: str = "datasets",
+        **settings: Any,
+    ) -> Repo:
         """Serve a folder as a commit of a repository, and let a branch name it."""
-        repo = self.repos.setdefault(name, Repo(name))
+        repo = self.of_kind(kind).setdefault(name, Repo(name, kind))
         for key, value in settings.items():
             setattr(repo, key, value)
         commit = commit or hashlib.sha1(f"{name} {len(repo.commits)}".encode()).hexdigest()
@@ -136,9 +118,13 @@ class HubServer:
 
         None cuts the connection, before the answer or after so many bytes of it.
         """
-        self._failures.append(_Failure(status, times, re.compile(path), sent, headers or {}))
+        self._failures.append(Failure(status, times, re.compile(path), sent, headers or {}))
 
-    def take_failure(self, path: str) -> _Failure | None:
+    def plan_nothing(self) -> None:
+        """Forget the failures that were planned."""
+        self._failures.clear()
+
+    def take_failure(self, path: str) -> Failure | None:
         for planned in self._failures:
             if planned.times > 0 and planned.path.search(path):
                 planned.times -= 1
@@ -147,18 +133,27 @@ class HubServer:
 
     # -- what the Hub answers ---------------------------------------------------------------------------------------
 
-    def answer(self, handler: _Handler, path: str, query: dict[str, list[str]]) -> Answer:
-        for method, pattern, function in ROUTES:
+    def answer(self, handler: Handler, path: str, query: dict[str, list[str]]) -> Answer:
+        for method, pattern, function in ROUTES + hub_server_writes.ROUTES:
             match = re.fullmatch(pattern, path)
             if match and method == handler.method:
-                return function(self, handler, query, **{k: unquote(v or "") for k, v in match.groupdict().items()})
+                parts = {name: unquote(value or "") for name, value in match.groupdict().items()}
+                return function(self, handler, query, **parts)
         return failure(404, "", f"no route for {handler.method} {path}")
 
-    def find(self, handler: _Handler, repo: str, revision: str) -> tuple[Repo, str] | Answer:
+    def of_kind(self, kind: str) -> dict[str, Repo]:
+        """The repositories of a kind, ``datasets`` or ``models`` (also named by an empty text, as in addresses)."""
+        return self.repos if kind == "datasets" else self.models
+
+    def may_write(self, handler: Handler, repo: str) -> bool:
+        """Whether the token of a request may write to a repository, existing or not."""
+        return repo.partition("/")[0] in self.writers.get(handler.token or "", [])
+
+    def find(self, handler: Handler, kind: str, repo: str, revision: str) -> tuple[Repo, str] | Answer:
         """The repository and the commit, or the Hub's answer where there is none."""
-        found = self.repos.get(repo)
-        if found is None:  # whoever is not logged in is not told whether a repository exists
-            if handler.token is None:
+        found = self.of_kind(kind).get(repo)
+        if found is None or (found.private and not self.may_write(handler, repo)):
+            if handler.token is None:  # who is not logged in is not told whether a repository exists
                 return failure(401, "", "Invalid username or password.")
             return failure(404, "RepoNotFound", "Repository not found")
         commit = found.commit_of(revision or "main")
@@ -166,23 +161,29 @@ class HubServer:
             return failure(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return found, commit
 
+    def is_lfs(self, name: str) -> bool:
+        """Whether a file is stored by Git LFS: a rule on names, as .gitattributes gives."""
+        return Path(name).suffix in LFS_SUFFIXES
+
     def describe(self, path: Path) -> dict[str, Any]:
         """Size and Git identity of a file and, for LFS, its SHA-256."""
         data = path.read_bytes()
         entry: dict[str, Any] = {"size": len(data), "oid": git_sha1(data)}
-        if path.suffix in LFS_SUFFIXES:
+        if self.is_lfs(path.name):
             digest = hashlib.sha256(data).hexdigest()
             self.blobs[digest] = path
             entry["lfs"] = {"oid": digest, "sha256": digest, "size": len(data), "pointerSize": 130}
         return entry
 
-    def dataset_info(self, handler: _Handler, query: dict[str, list[str]], repo: str, revision: str = "") -> Answer:
-        found = self.find(handler, repo, revision)
+    def info(self, handler: Handler, query: dict[str, list[str]], kind: str, repo: str, revision: str = "") -> Answer:
+        found = self.find(handler, kind, repo, revision)
         if isinstance(found, Answer):
             return found
         entry, commit = found
+        files = entry.files(commit)
+        card = front_matter(files["README.md"].read_text(encoding="utf-8")) if "README.md" in files else {}
         siblings: list[dict[str, Any]] = []
-        for name, path in entry.files(commit).items():
+        for name, path in files.items():
             sibling: dict[str, Any] = {"rfilename": name}
             if "blobs" in query:
                 described = self.describe(path)
@@ -198,19 +199,21 @@ class HubServer:
                 "sha": commit,
                 "lastModified": "2024-01-01T00:00:00.000Z",
                 "createdAt": "2024-01-01T00:00:00.000Z",
-                "private": False,
+                "private": entry.private,
                 "gated": "auto" if entry.gated else False,
                 "disabled": False,
                 "downloads": 0,
                 "likes": 0,
                 "tags": [],
-                "cardData": {"license": entry.license} if entry.license else {},
+                "cardData": card | ({"license": entry.license} if entry.license else {}),
                 "siblings": siblings,
             }
         )
 
-    def tree(self, handler: _Handler, query: dict[str, list[str]], repo: str, revision: str, folder: str) -> Answer:
-        found = self.find(handler, repo, revision)
+    def tree(
+        self, handler: Handler, query: dict[str, list[str]], kind: str, repo: str, revision: str, folder: str
+    ) -> Answer:
+        found = self.find(handler, kind, repo, revision)
         if isinstance(found, Answer):
             return found
         entry, commit = found
@@ -230,8 +233,8 @@ class HubServer:
             return failure(404, "EntryNotFound", f"{folder} does not exist on {revision}")
         return as_json(list(entries.values()))
 
-    def paths_info(self, handler: _Handler, query: dict[str, list[str]], repo: str, revision: str) -> Answer:
-        found = self.find(handler, repo, revision)
+    def paths_info(self, handler: Handler, query: dict[str, list[str]], kind: str, repo: str, revision: str) -> Answer:
+        found = self.find(handler, kind, repo, revision)
         if isinstance(found, Answer):
             return found
         entry, commit = found
@@ -243,14 +246,16 @@ class HubServer:
         found_folders = [{"type": "directory", "path": n, "size": 0, "oid": git_sha1(n.encode())} for n in folders]
         return as_json(found_files + found_folders)
 
-    def resolve(self, handler: _Handler, query: dict[str, list[str]], repo: str, revision: str, name: str) -> Answer:
-        found = self.find(handler, repo, revision)
+    def resolve(
+        self, handler: Handler, query: dict[str, list[str]], kind: str, repo: str, revision: str, name: str
+    ) -> Answer:
+        found = self.find(handler, kind, repo, revision)
         if isinstance(found, Answer):
             return found
         entry, commit = found
         if entry.gated and handler.token not in entry.allowed_tokens:
             return failure(
-                403 if handler.token else 401, "GatedRepo", f"Access to dataset {repo} is restricted. Ask for access."
+                403 if handler.token else 401, "GatedRepo", f"Access to {repo} is restricted. Ask for access."
             )
         path = entry.files(commit).get(name)
         if path is None:
@@ -268,7 +273,7 @@ class HubServer:
             )
         return ranged(path, handler.range, headers | {"ETag": f'"{digest}"'})
 
-    def blob(self, handler: _Handler, query: dict[str, list[str]], digest: str) -> Answer:
+    def blob(self, handler: Handler, query: dict[str, list[str]], digest: str) -> Answer:
         return ranged(self.blobs[digest], handler.range, {"ETag": f'"{digest}"', "Accept-Ranges": "bytes"})
 
 
@@ -283,19 +288,21 @@ def point_client_at(server: HubServer, home: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(constants, "HF_HOME", str(home))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)  # the server has Git LFS only
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SROOD_DATA"):
         monkeypatch.delenv(name, raising=False)
 
 
+KIND = r"(?P<kind>datasets|models)"
 REPO = r"(?P<repo>[^/]+/[^/]+)"
 REVISION = r"(?P<revision>[^/]+)"
 # method, path, function; a HEAD request is answered like GET, without the body
 ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
-    ("GET", rf"/api/datasets/{REPO}", HubServer.dataset_info),
-    ("GET", rf"/api/datasets/{REPO}/revision/{REVISION}", HubServer.dataset_info),
-    ("GET", rf"/api/datasets/{REPO}/tree/{REVISION}(?:/(?P<folder>.+))?", HubServer.tree),
-    ("POST", rf"/api/datasets/{REPO}/paths-info/{REVISION}", HubServer.paths_info),
-    ("GET", rf"/datasets/{REPO}/resolve/{REVISION}/(?P<name>.+)", HubServer.resolve),
+    ("GET", rf"/api/{KIND}/{REPO}", HubServer.info),
+    ("GET", rf"/api/{KIND}/{REPO}/revision/{REVISION}", HubServer.info),
+    ("GET", rf"/api/{KIND}/{REPO}/tree/{REVISION}(?:/(?P<folder>.+))?", HubServer.tree),
+    ("POST", rf"/api/{KIND}/{REPO}/paths-info/{REVISION}", HubServer.paths_info),
+    ("GET", rf"/(?:(?P<kind>datasets)/)?{REPO}/resolve/{REVISION}/(?P<name>.+)", HubServer.resolve),
     ("GET", r"/cdn/(?P<digest>[0-9a-f]{64})", HubServer.blob),
 ]
 
@@ -304,84 +311,7 @@ def git_sha1(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def ranged(path: Path, asked: str | None, headers: dict[str, str]) -> Answer:
-    """A file's bytes, or the one range of them that was asked for (RFC 9110, section 14)."""
-    data = path.read_bytes()
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", asked or "")
-    if not match:
-        return Answer(200, data, headers)
-    first, last = match.groups()
-    start = int(first) if first else max(0, len(data) - int(last))
-    end = min(int(last) + 1 if first and last else len(data), len(data))
-    if start >= len(data):
-        return Answer(416, b"", headers | {"Content-Range": f"bytes */{len(data)}"})
-    return Answer(206, data[start:end], headers | {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"})
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Http
-
-    def _respond(self) -> None:
-        hub = self.server.hub
-        self.method = "GET" if self.command == "HEAD" else self.command
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-        self.range = self.headers.get("Range")
-        url = urlsplit(self.path)
-        query = parse_qs(url.query)
-        planned = hub.take_failure(url.path)
-        if planned and planned.status is None and not planned.sent:
-            hub.requests.append(Request(self.command, url.path, query, self.range, self.token, 0, 0))
-            self.connection.shutdown(socket.SHUT_RDWR)
-            self.close_connection = True
-            return
-        if planned and planned.status is not None:
-            answer = failure(planned.status, "", "planned")
-            answer.headers.update(planned.headers)
-        else:
-            answer = hub.answer(self, url.path, query)
-        body = b"" if self.command == "HEAD" else answer.body
-        hub.requests.append(Request(self.command, url.path, query, self.range, self.token, answer.status, len(body)))
-        self.send_response(answer.status)
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.body)))
-        self.end_headers()
-        if planned and planned.status is None:
-            self.wfile.write(body[: planned.sent])
-            self.wfile.flush()
-            self.connection.shutdown(socket.SHUT_RDWR)
-            self.close_connection = True
-            return
-        self.wfile.write(body)
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _respond
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, hub: HubServer) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.hub = hub
-        self.open: list[socket.socket] = []
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self.open.append(request)
-        super().process_request(request, client_address)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)  # a client that hung up is no news, all else is
-
-    def close_connections(self) -> None:
-        for connection in self.open:
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
+def front_matter(text: str) -> dict[str, Any]:
+    """The metadata of a card: the YAML between two lines of ``---`` at its beginning."""
+    match = re.match(r"---\n(.*?)^---$", text, flags=re.DOTALL | re.MULTILINE)
+    return (yaml.safe_load(match[1]) or {}) if match else {}

@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from digits_images import write_noise
 from pictures import pictures, write_parquet
+
+from srood.models import build_model
+from srood.models.weights import WeightsInfo, save_weights
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -46,3 +51,39 @@ def test_curation_quality(made_up, tmp_path):
 def test_leaks(made_up, tmp_path):
     _, figures = run(made_up, tmp_path, "leaks.py", "--copies", "12")
     assert figures["protected"] == 240 and figures["copies"] == 12 and figures["corpus_rows"] == 160
+
+
+def test_training(made_up, tmp_path):
+    text, figures = run(made_up, tmp_path, "training.py", "--steps", "1", "--rounds", "2", "--device", "cpu")
+    assert [name.partition(",")[0] for name in figures["ratios"]] == [
+        *("cost of a step", "cost of a step", "speed", "speed in float32")
+    ]
+    rates = figures["images_per_second"]
+    first = figures["ratios"]["cost of a step, SR / cross entropy"]
+    by_hand = [a / b for a, b in zip(rates["cross entropy, 128 images"], rates["SR, 128 images"], strict=True)]
+    assert (first["min"], first["max"]) == (min(by_hand), max(by_hand))
+    assert f"{first['median']:6.3f}" in text
+
+
+def test_precision(made_up, tmp_path):
+    _, figures = run(made_up, tmp_path, "precision.py", "--steps", "1", "--rounds", "1", "--batch-size", "4")
+    assert [(row["precision"], row["format"]) for row in figures] == [
+        *(("32-true", "contiguous"), ("32-true", "channels_last")),
+        *(("bf16-mixed", "contiguous"), ("bf16-mixed", "channels_last")),
+    ]
+    assert figures[0]["ratio"] == 1
+
+
+def test_sroe_accuracy(made_up, tmp_path):
+    torch.manual_seed(0)
+    start = tmp_path / "start.safetensors"
+    info = WeightsInfo("resnet20", "cifar10", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    save_weights(start, build_model("resnet20", 10).state_dict(), info)
+    options = ["--checkpoint", start, "--outliers", write_noise(tmp_path / "outliers"), "--out", tmp_path / "runs"]
+    options += ["--ood", "tiny-imagenet:corpus", "--max-steps", "1", "--only", "3"]
+    _, figures = run(made_up, tmp_path, "sroe_accuracy.py", *map(str, options))
+    assert [row["change"] for row in figures][-1] == "SROE as in the paper"
+    assert all(0 <= row["id_statistics"] <= 1 and 0 <= row["id_accuracy"] <= 1 for row in figures)
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        *("no-outliers-cross-entropy-alone", "no-outliers-SR", "SROE-as-in-the-paper")
+    }

@@ -23,7 +23,7 @@ from srood.models import build_model
 from srood.models.weights import WeightsInfo, save_weights
 from train import cli
 from train.commands.evaluation import print_evaluation
-from train.evaluate import evaluate
+from train.evaluation.evaluate import evaluate
 
 METRICS = ("fpr95", "auroc", "aupr_in", "aupr_out", "detection_error")
 
@@ -31,8 +31,8 @@ METRICS = ("fpr95", "auroc", "aupr_in", "aupr_out", "detection_error")
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Drawing takes most of the time of an evaluation as small as these."""
-    monkeypatch.setattr("train.evaluate.plot_histograms", lambda *_: None)
-    monkeypatch.setattr("train.evaluate.plot_roc", lambda *_: None)
+    monkeypatch.setattr("train.evaluation.evaluate.plot_histograms", lambda *_: None)
+    monkeypatch.setattr("train.evaluation.evaluate.plot_roc", lambda *_: None)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_near_and_far_have_means_of_their_own_and_what_is_missing_is_said(data, 
 
 
 def test_a_group_of_which_nothing_can_be_read_is_an_error_before_any_pass(data, weights, monkeypatch):
-    monkeypatch.setattr("train.passes.forward", None)  # calling it would be a TypeError
+    monkeypatch.setattr("train.evaluation.passes.forward", None)  # calling it would be a TypeError
     damaged = (data / "textures" / "test.parquet").read_bytes()[:-200]
     (data / "textures" / "test.parquet").write_bytes(damaged)
     with pytest.raises(InputError, match="--ood paper: none of its 6 sets can be had; .*cannot be read as Parquet"):

@@ -21,10 +21,10 @@ from srood.models import build_model
 from srood.models.weights import WeightsInfo, load_model, save_weights
 from train.commands.evaluation import print_evaluation
 from train.config import PretrainConfig
-from train.evaluate import evaluate
-from train.outputs import forward
+from train.evaluation.evaluate import evaluate
+from train.evaluation.outputs import forward
+from train.evaluation.score_files import read_scores
 from train.pretrain import pretrain
-from train.score_files import read_scores
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_the_table_shows_what_was_measured(run, ood, capsys):
 
 
 def test_what_cannot_be_evaluated_is_refused_before_any_forward_pass(run, ood, id_set, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.passes.forward", None)  # calling it would be a TypeError
+    monkeypatch.setattr("train.evaluation.passes.forward", None)  # calling it would be a TypeError
     weights = run / "model.safetensors"
     cases = [
         (run, [ood, "no-such-set"], {}, "no-such-set"),
@@ -237,7 +237,7 @@ def test_resnet20_on_cifar10_against_numpy_and_scikit_learn(srood_data, tmp_path
         outputs.append(forward(*args))
         return outputs[-1]
 
-    monkeypatch.setattr("train.passes.forward", recorded)
+    monkeypatch.setattr("train.evaluation.passes.forward", recorded)
     weights = srood_data / "models" / "resnet20-cifar10.safetensors"
     sets = {"cifar10:test": "cifar10", "textures": "textures", "cifar100:test": "cifar100"}
     options = {"model": "resnet20", "id_set": "cifar10", "out": tmp_path, "device": "cpu"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from train.measures import Draws, average, deviation, metric_names, over_sets, reduce, samples_of
+from train.evaluation.measures import Draws, average, deviation, metric_names, over_sets, reduce, samples_of
 
 RNG = np.random.default_rng(1)
 ID, NEAR, FAR = RNG.normal(size=100), RNG.normal(0.5, 1, 47), RNG.normal(2, 1, 15)

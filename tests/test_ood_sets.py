@@ -12,7 +12,7 @@ from srood import manifests
 from srood.datasets import resolve
 from srood.errors import InputError
 from srood.named_sets import dataset_info
-from train.ood_sets import find_sets
+from train.evaluation.ood_sets import find_sets
 
 PAPER = ["textures", "svhn", "places365", "lsun-crop", "lsun-resize", "isun"]
 

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from srood.errors import InputError
 from srood.models import build_model
-from train import eval_images, output_cache, passes
-from train.evaluate import evaluate
-from train.output_cache import OutputCache
-from train.outputs import forward_code
-from train.score_files import read_scores
+from train.evaluation import eval_images, output_cache, passes
+from train.evaluation.evaluate import evaluate
+from train.evaluation.output_cache import OutputCache
+from train.evaluation.outputs import forward_code
+from train.evaluation.score_files import read_scores
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def ood(tmp_path) -> str:
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Drawing takes most of the time of an evaluation as small as these."""
-    monkeypatch.setattr("train.evaluate.plot_histograms", lambda *_: None)
-    monkeypatch.setattr("train.evaluate.plot_roc", lambda *_: None)
+    monkeypatch.setattr("train.evaluation.evaluate.plot_histograms", lambda *_: None)
+    monkeypatch.setattr("train.evaluation.evaluate.plot_roc", lambda *_: None)
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_images_beyond_what_is_held_in_memory_are_read_again(run, ood, passed, m
 
 
 def test_what_is_kept_is_what_the_network_gives(run, ood, id_set):
-    from train.subject import open_subject
+    from train.evaluation.subject import open_subject
 
     evaluate(run, [ood], device="cpu")
     sets = eval_images.load_images(ood, SIZE).images

@@ -51,6 +51,7 @@ def test_wheel_holds_the_packaged_yaml_and_console_scripts(installed):
     assert (installed / "srood" / "manifests" / "wordnet" / "nouns.tsv.gz").is_file()
     assert (installed / "curate" / "templates" / "report.html").is_file()
     assert (installed / "curate" / "templates" / "report.css").is_file()
+    assert (installed / "train" / "publishing" / "templates" / "model_card.md").is_file()
     (entry_points,) = installed.glob("srood-*.dist-info/entry_points.txt")
     text = entry_points.read_text()
     assert "curate = curate.cli:main" in text and "srood = train.cli:main" in text

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -220,3 +221,24 @@ def test_precision_names():
     assert resolve_precision("auto", torch.device("mps")) == "32-true"
     with pytest.raises(InputError, match="--precision 16"):
         resolve_precision("16", cpu)
+
+
+def test_an_id_set_of_folders_in_a_size_of_its_own(srood, here):
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cups", "ñandúes"):
+            for number in range(6):
+                folder = here / "photos" / split / name
+                folder.mkdir(parents=True, exist_ok=True)
+                pixels = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    options = ["--id", "photos", "--image-size", "64", *SMALL]
+    code, out, err = srood("pretrain", *options)
+    assert (code, out) == (0, "runs/photos-resnet20-pretrain-s0\n"), err
+    info = load_model(Path(out.strip()) / "model.safetensors")[1]
+    assert (info.class_names, info.image_size, info.dataset) == (("cups", "ñandúes"), 64, "photos")
+    code, out, err = srood("eval", out.strip(), "--ood", "photos/train")
+    assert code == 0, err
+    assert "12 images of photos/test" in out
+    code, out, err = srood("train", *options)  # SR, from the pretrained run
+    assert (code, out) == (0, "runs/photos-resnet20-sr-s0\n"), err

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srood.normalisation import apply_normalisation, scale_and_shift
+
 # purposes that random numbers are drawn for; each has streams of its own
 ID_ORDER, OUTLIER_ORDER, ID_AUGMENTATION, OUTLIER_AUGMENTATION, VALIDATION, DROPOUT = range(6)
 
@@ -91,6 +93,4 @@ def augment(
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(N, H, W, 3) uint8 to (N, 3, H, W) float32: pixels / 255, minus the mean, over the standard deviation."""
-    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)
-    return (images * scale - shift).permute(0, 3, 1, 2).contiguous()
+    return apply_normalisation(images, *scale_and_shift(mean, std, images.device))

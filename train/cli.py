@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from srood import commands
-from train.commands import demonstration, evaluation, training
+from train.commands import demonstration, detection, evaluation, publishing, training
 
 app = typer.Typer(
     name="srood",
-    help="Pretrain, tune (SR, SROE) and evaluate image classifiers for out-of-distribution detection.",
+    help="Pretrain, tune (SR, SROE), evaluate and deploy image classifiers for out-of-distribution detection.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,6 +39,10 @@ app.command()(training.pretrain)
 app.command()(training.train)
 app.command("eval")(evaluation.evaluate)
 app.command()(evaluation.compare)
+app.command()(detection.calibrate)
+app.command()(detection.detect)
+app.command()(detection.export)
+app.command()(publishing.push)
 app.command()(demonstration.demo)
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from srood.errors import InputError
 from train.config import PretrainConfig, TuneConfig
 from train.demo_images import DemoImages, write_demo_images
-from train.evaluate import evaluate
+from train.evaluation.evaluate import evaluate
 from train.pretrain import pretrain
 from train.reporting import say
 from train.tune import tune

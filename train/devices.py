@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
+from srood.devices import resolve_device
 from srood.errors import InputError
 from srood.precision import computes_bf16
 from train.config import PRECISIONS, TrainConfig
@@ -17,32 +18,6 @@ Config = TypeVar("Config", bound=TrainConfig)
 
 # Fabric announces the precision on every set-up; the commands say it themselves
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` to a device that is there.
-
-    Raises:
-        InputError: an unknown name, or a device that this machine or this torch does not have.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", 0)
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"--device {name}: is unknown; choose auto, cpu, cuda, cuda:N or mps") from error
-    if device.type == "cpu":
-        return torch.device("cpu")
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise InputError(f"--device {name}: torch sees {count} CUDA devices here; give --device cpu")
-        return torch.device("cuda", device.index or 0)
-    if device.type == "mps" and torch.backends.mps.is_available():
-        return device
-    raise InputError(f"--device {name}: is not available here; choose auto, cpu, cuda, cuda:N or mps")
 
 
 def resolve_precision(name: str, device: torch.device) -> str:

@@ -6,12 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from srood.methods import METHODS, find_method
-
 from srood.errors import InputError
+from srood.methods import METHODS, find_method
+from srood.outlier_sources import is_remote, local_manifest, pinned
 from srood.outliers import OutlierSet
 from srood.scores import SCORES
 from train.config import TuneConfig, outlier_weight, reselection
+
+
+def pinned_sets(config: TuneConfig) -> TuneConfig:
+    """A configuration whose outlier sets on the Hub are named by commit, so that a run stays with those it began with.
+
+    Raises:
+        InputError: the Hub cannot be reached, or has no such set.
+    """
+    named = []
+    for spec in config.outliers:
+        path, weight = outlier_weight(spec)
+        named.append(f"{pinned(path)}:{weight:g}" if is_remote(path) and weight != 1 else pinned(spec))
+    return config.model_copy(update={"outliers": tuple(named)})
 
 
 def open_sets(config: TuneConfig) -> list[OutlierSet]:
@@ -33,7 +46,7 @@ def open_sets(config: TuneConfig) -> list[OutlierSet]:
             raise InputError(f"--reselect {config.reselect}: there are no outliers to choose from; give --outliers")
         if score not in SCORES:
             raise InputError(f"--reselect {config.reselect}: no such score; choose one of {', '.join(SCORES)}")
-    opened = [OutlierSet.open(Path(path)) for path, _ in sets]
+    opened = [OutlierSet.open(local_manifest(path)) for path, _ in sets]
     for number, found in enumerate(opened):
         for earlier in opened[:number]:
             if earlier.fingerprint == found.fingerprint:
@@ -71,12 +84,8 @@ def check_unchanged(sets: Sequence[OutlierSet], recorded: Sequence[dict[str, Any
 
 def describe(config: TuneConfig, sets: Sequence[OutlierSet]) -> list[dict[str, Any]]:
     """For the record of a run: file, fingerprint, rows and weight of each set."""
+    named = [outlier_weight(spec) for spec in config.outliers]
     return [
-        {
-            "file": str(outliers.path),
-            "fingerprint": outliers.fingerprint,
-            "rows": outliers.num_rows,
-            "weight": outlier_weight(spec)[1],
-        }
-        for spec, outliers in zip(config.outliers, sets, strict=True)
+        {"file": path, "fingerprint": found.fingerprint, "rows": found.num_rows, "weight": weight}
+        for (path, weight), found in zip(named, sets, strict=True)
     ]

@@ -42,6 +42,7 @@ def tune(config: TuneConfig, out: Path | None = None) -> Path:
     # everything that can be wrong is found before the run folder is made
     config = placed(config)
     check_model(config.model)
+    config = outlier_sets.pinned_sets(config)
     sets = outlier_sets.open_sets(config)
     check_parts(config)
     run = runs.choose_folder(config, out)
@@ -73,7 +74,7 @@ def tune(config: TuneConfig, out: Path | None = None) -> Path:
     record["held_out_unseen"] = unseen
     record["outliers"] = outlier_sets.describe(config, sets)
     runs.create(run, config, record, model.state_dict(), info)
-    against = " and ".join(f"{found.num_rows:,} outliers of {found.path}" for found in sets)
+    against = " and ".join(f"{entry['rows']:,} outliers of {entry['file']}" for entry in record["outliers"])
     against = f" with {against}" if against else ""
     where = f"{config.device}, {config.precision}"
     say(f"{config.workflow.upper()}: tuning {weights} on {images.spec}{against} into {run} ({where})")

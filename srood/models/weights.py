@@ -1,7 +1,8 @@
 """Weights files: safetensors with a few words of metadata about what the tensors are.
 
 Metadata, all strings: ``arch``, ``dataset``, ``mean`` and ``std`` ("0.485,0.456,0.406"), ``class_names`` (a JSON list)
-and ``image_size``. All are optional when read.
+and ``image_size``; in an exported detector also ``detector``, its calibration (a JSON document, see srood.calibration).
+All are optional when read.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class WeightsInfo:
         mean, std: normalisation of the three channels, in units of pixel values scaled to [0, 1]
         class_names: one name a logit
         image_size: side of the training images in pixels
+        detector: the calibration of an exported detector, JSON
     """
 
     arch: str | None = None
@@ -39,6 +41,7 @@ class WeightsInfo:
     std: Triple | None = None
     class_names: tuple[str, ...] | None = None
     image_size: int | None = None
+    detector: str | None = None
 
 
 def read_info(path: Path) -> WeightsInfo:
@@ -67,6 +70,7 @@ def read_info(path: Path) -> WeightsInfo:
             std=_triple(metadata.get("std")),
             class_names=None if names is None else tuple(str(name) for name in names),
             image_size=size,
+            detector=metadata.get("detector"),
         )
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: its metadata cannot be understood ({error}); write the file again") from error
@@ -122,6 +126,7 @@ def save_weights(path: Path, tensors: dict[str, torch.Tensor], info: WeightsInfo
         "std": None if info.std is None else ",".join(repr(value) for value in info.std),
         "class_names": None if info.class_names is None else json.dumps(info.class_names, ensure_ascii=False),
         "image_size": None if info.image_size is None else str(info.image_size),
+        "detector": info.detector,
     }
     # copies, because some models use one tensor under several names, which safetensors refuses
     copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}

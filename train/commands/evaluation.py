@@ -69,7 +69,7 @@ def evaluate(
 ) -> None:
     """Measure a classifier: ID accuracy, and FPR, AUROC, AUPR and detection error of scores on OOD sets."""
     _check_format(format)
-    from train.evaluate import evaluate as run_evaluate
+    from train.evaluation.evaluate import evaluate as run_evaluate
 
     result = run_evaluate(
         run,
@@ -95,11 +95,11 @@ def evaluate(
 
 
 def print_evaluation(result: dict[str, Any], format: str = "table") -> None:
-    """An evaluation on standard output, in a form of `train.tables.FORMATS`; per cent but in CSV and JSON."""
+    """An evaluation on standard output, in one of `train.evaluation.tables.FORMATS`; per cent but in CSV and JSON."""
     import json
 
-    from train import tables
-    from train.eval_tables import eval_csv, eval_notes, eval_tables
+    from train.evaluation import tables
+    from train.evaluation.eval_tables import eval_csv, eval_notes, eval_tables
 
     if format == "json":
         print(json.dumps({k: v for k, v in result.items() if k != "out"}, indent=2, ensure_ascii=False))
@@ -115,7 +115,7 @@ def print_evaluation(result: dict[str, Any], format: str = "table") -> None:
 
 
 def _check_format(format: str) -> None:
-    from train.tables import FORMATS
+    from train.evaluation.tables import FORMATS
 
     if format not in FORMATS:
         raise InputError(f"--format {format}: is unknown; choose {', '.join(FORMATS)}")
@@ -146,10 +146,17 @@ def compare(
     _check_format(format)
     import json
 
-    from train import tables
-    from train.compare import compare as run_compare
-    from train.compare_report import check_folder, write_comparison
-    from train.compare_tables import compact_table, compare_csv, compare_values, long_table, notes, wide_table
+    from train.evaluation import tables
+    from train.evaluation.compare import compare as run_compare
+    from train.evaluation.compare_report import check_folder, write_comparison
+    from train.evaluation.compare_tables import (
+        compact_table,
+        compare_csv,
+        compare_values,
+        long_table,
+        notes,
+        wide_table,
+    )
 
     if out is not None:
         check_folder(out)

@@ -90,7 +90,7 @@ def train(
     outliers: Annotated[
         list[str] | None,
         _outliers(
-            "Outlier set: its manifest, or hf://owner/name[@revision]; repeat for more, each with :WEIGHT if wanted "
+            "Outlier set: its manifest, or hf://owner/name@revision; repeat for more, each with :WEIGHT if wanted "
             "(a.h5:0.5). Without any, a method that needs none.",
             show_default=False,
         ),

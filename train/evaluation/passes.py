@@ -15,10 +15,10 @@ from srood.odin import EPSILON, TEMPERATURE, odin
 from srood.outliers import file_sha256
 from srood.progress import progress_bar
 from train.batches import normalise
-from train.eval_images import ImageSet
-from train.output_cache import OutputCache
-from train.outputs import Outputs, forward, forward_code
-from train.subject import Subject
+from train.evaluation.eval_images import ImageSet
+from train.evaluation.output_cache import OutputCache
+from train.evaluation.outputs import Outputs, forward, forward_code
+from train.evaluation.subject import Subject
 
 
 class Passes:

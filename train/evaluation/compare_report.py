@@ -7,9 +7,9 @@ from pathlib import Path
 
 from srood.errors import InputError
 from srood.files import write_text
-from train.compare import Comparison, score_pairs
-from train.compare_plots import plot_accuracy, plot_rocs, plot_score_grid
-from train.compare_tables import (
+from train.evaluation.compare import Comparison, score_pairs
+from train.evaluation.compare_plots import plot_accuracy, plot_rocs, plot_score_grid
+from train.evaluation.compare_tables import (
     compact_table,
     compare_csv,
     compare_values,
@@ -18,7 +18,7 @@ from train.compare_tables import (
     row_names,
     wide_table,
 )
-from train.tables import to_latex, to_markdown, with_notes
+from train.evaluation.tables import to_latex, to_markdown, with_notes
 
 MAX_PANELS = 60  # of histograms in one picture
 
@@ -37,7 +37,7 @@ def write_comparison(comparison: Comparison, folder: Path, compact: bool = False
     """Write compare.md, .csv, .tex and .json, compare-roc.png, compare-scores.png and compare-accuracy.png.
 
     Args:
-        comparison: what `train.compare.compare` returns
+        comparison: what `train.evaluation.compare.compare` returns
         folder: made where there is none
         compact: whether the tables hold the mean over the OOD sets with all metrics, instead of every set
 

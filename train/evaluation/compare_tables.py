@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from train.compare import Comparison, Row
-from train.eval_tables import heading, mark_best
-from train.measures import metric_names
-from train.tables import MISSING, Cell, Table, per_cent, to_csv
+from train.evaluation.compare import Comparison, Row
+from train.evaluation.eval_tables import heading, mark_best
+from train.evaluation.measures import metric_names
+from train.evaluation.tables import MISSING, Cell, Table, per_cent, to_csv
 
 NOT_EVALUATED = "–"
 

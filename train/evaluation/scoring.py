@@ -11,9 +11,9 @@ from srood.errors import InputError
 from srood.posthoc import POSTHOC, fit
 from srood.progress import progress_bar
 from srood.scores import ODIN, SCORES, Score
-from train.eval_images import EvalImages, ImageSet
-from train.outputs import Outputs
-from train.passes import Passes
+from train.evaluation.eval_images import EvalImages, ImageSet
+from train.evaluation.outputs import Outputs
+from train.evaluation.passes import Passes
 
 ScoresOf = dict[str, np.ndarray]  # (N,) float64 by name of the score
 

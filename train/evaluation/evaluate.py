@@ -15,17 +15,17 @@ from srood.files import write_text
 from srood.posthoc import needs_id_images
 from train import runs
 from train.devices import describe_device, resolve_device, resolve_precision
-from train.eval_images import EvalImages, read_images
-from train.eval_tables import eval_csv
+from train.evaluation.eval_images import EvalImages, read_images
+from train.evaluation.eval_tables import eval_csv
+from train.evaluation.ood_sets import OodSet, find_sets
+from train.evaluation.passes import Passes
+from train.evaluation.plots import plot_histograms, plot_roc
+from train.evaluation.protocol import PAPER_OOD, Settings, settings_of
+from train.evaluation.results import combine_seeds, result_of
+from train.evaluation.score_files import RESULT_FILE, SCORES_FILE, write_scores
+from train.evaluation.scoring import score_images
+from train.evaluation.subject import Subject, open_subjects
 from train.id_sets import normalisation
-from train.ood_sets import OodSet, find_sets
-from train.passes import Passes
-from train.plots import plot_histograms, plot_roc
-from train.protocol import PAPER_OOD, Settings, settings_of
-from train.results import combine_seeds, result_of
-from train.score_files import RESULT_FILE, SCORES_FILE, write_scores
-from train.scoring import score_images
-from train.subject import Subject, open_subjects
 
 CACHE = "cache"  # folder of outputs, in the run
 
@@ -68,7 +68,7 @@ def evaluate(
         ood: specs of OOD sets, and names of groups of sets (manifests/ood)
         model, id_set: architecture and ID set; a run knows its own, a weights file may
         out: folder to write into; by default the run, or ``runs/eval-<stem>`` for a weights file
-        protocol, convention, tpr, scores, draws, draw_size, draw_seed: see `train.protocol.settings_of`
+        protocol, convention, tpr, scores, draws, draw_size, draw_seed: see `train.evaluation.protocol.settings_of`
         device, precision, batch_size: of the forward pass
         cache: whether outputs are taken from and kept in the folder ``cache`` of the run (of `out` for a weights file)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.plots import ID_COLOUR, OOD_COLOUR, new_figure, roc, save_figure
+from train.evaluation.plots import ID_COLOUR, OOD_COLOUR, new_figure, roc, save_figure
 
 Pair = tuple[np.ndarray, np.ndarray]  # scores of ID images (N,) and of OOD images (M,)
 # Paul Tol's bright scheme, which colour-blind people can tell apart; further rows repeat it with other lines

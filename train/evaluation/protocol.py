@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from srood.errors import InputError
 from srood.metrics import CONVENTIONS, DEFAULT_CONVENTION
 from srood.scores import choose
-from train.measures import Draws
+from train.evaluation.measures import Draws
 
 PROTOCOLS = ("paper",)
 PAPER_CONVENTION, PAPER_DRAWS, PAPER_OOD = "paper", 10, ("paper",)

@@ -11,9 +11,9 @@ import numpy as np
 from srood.datasets import Images, id_specs, load_images
 from srood.errors import InputError
 from srood.progress import progress_bar
+from train.evaluation.ood_sets import OodSet
+from train.evaluation.subject import Subject
 from train.id_sets import check_classes, load_labelled, normalisation
-from train.ood_sets import OodSet
-from train.subject import Subject
 
 KEEP = 4 << 30  # bytes of pixels held at a time; sets beyond that are read again when their turn comes
 
@@ -55,7 +55,7 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
 
     Args:
         subjects: one classifier, or several of the same ID set and image size
-        sets: as `train.ood_sets.find_sets` found them
+        sets: as `train.evaluation.ood_sets.find_sets` found them
         with_train: whether the ID training images are needed
 
     Raises:

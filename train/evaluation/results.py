@@ -8,15 +8,15 @@ from typing import Any
 
 from srood.id_metrics import ECE_BINS, aurc, ece
 from srood.metrics import describe_convention, fpr_name
-from train.eval_images import EvalImages, ImageSet
+from train.evaluation.eval_images import EvalImages, ImageSet
+from train.evaluation.measures import Metrics, average, deviation, over_sets, reduce, samples_of
+from train.evaluation.ood_sets import OodSet
+from train.evaluation.outputs import Outputs
+from train.evaluation.passes import Passes
+from train.evaluation.protocol import Settings
+from train.evaluation.score_files import ScoresOf
+from train.evaluation.subject import Subject
 from train.id_sets import id_record
-from train.measures import Metrics, average, deviation, over_sets, reduce, samples_of
-from train.ood_sets import OodSet
-from train.outputs import Outputs
-from train.passes import Passes
-from train.protocol import Settings
-from train.score_files import ScoresOf
-from train.subject import Subject
 
 SAMPLE = "sample standard deviation (n - 1)"
 

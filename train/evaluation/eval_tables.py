@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.measures import metric_names
-from train.tables import MISSING, Cell, Table, per_cent, to_csv
+from train.evaluation.measures import metric_names
+from train.evaluation.tables import MISSING, Cell, Table, per_cent, to_csv
 
 HEADINGS = {"auroc": "AUROC", "aupr_in": "AUPR-in", "aupr_out": "AUPR-out", "detection_error": "error"}
 FEW = 4  # scores up to which each OOD set has rows of its own
@@ -27,7 +27,7 @@ def eval_tables(result: Mapping[str, Any], width: int | None = None) -> list[Tab
     AUROC, a row for each score, best AUROC first, and a column for each set.
 
     Args:
-        result: what `train.evaluate.evaluate` returns
+        result: what `train.evaluation.evaluate.evaluate` returns
         width: characters to fit the tables of many scores into, by dividing their columns; None for any width
     """
     title = f"{result['weights']['file']} ({result['model']})"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from srood.errors import InputError
-from train.measures import Metrics, average
-from train.score_files import RESULT_FILE, SCORES_FILE, read_scores
+from train.evaluation.measures import Metrics, average
+from train.evaluation.score_files import RESULT_FILE, SCORES_FILE, read_scores
 
 NEEDED = ("convention", "draws", "deviation", "sets", "ood", "missing", "mean", "mean_of", "id")
 ScorePair = tuple[np.ndarray, np.ndarray]  # scores of ID images (N,) and of OOD images (M,)

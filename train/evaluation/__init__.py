@@ -1,0 +1,1 @@
+"""Measuring a classifier as an OOD detector, and comparing several."""
