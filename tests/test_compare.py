@@ -18,8 +18,8 @@ from PIL import Image
 
 from srood.errors import InputError
 from train import cli
-from train.compare import compare, score_pairs
-from train.evaluate import evaluate
+from train.evaluation.compare import compare, score_pairs
+from train.evaluation.evaluate import evaluate
 
 METRICS = ("fpr95", "auroc", "aupr_in", "aupr_out", "detection_error")
 
@@ -35,8 +35,8 @@ def made(tmp_path_factory) -> dict[str, Path]:
     paths |= {"a": make_run(folder / "a", id_set, 5), "b": make_run(folder / "b", id_set, 6)}
     paths["group"] = make_group(folder / "group", id_set, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.evaluate.plot_histograms", lambda *_: None)
-        patch.setattr("train.evaluate.plot_roc", lambda *_: None)
+        patch.setattr("train.evaluation.evaluate.plot_histograms", lambda *_: None)
+        patch.setattr("train.evaluation.evaluate.plot_roc", lambda *_: None)
         for name, ood in (("a", [near, far]), ("b", [near]), ("group", [near, far])):
             evaluate(paths[name], [str(path) for path in ood], device="cpu")
     return paths

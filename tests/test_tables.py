@@ -6,8 +6,8 @@ import csv
 import io
 import re
 
-from train.eval_tables import _divided, mark_best
-from train.tables import Table, per_cent, print_tables, to_csv, to_latex, to_markdown
+from train.evaluation.eval_tables import _divided, mark_best
+from train.evaluation.tables import Table, per_cent, print_tables, to_csv, to_latex, to_markdown
 
 TABLE = Table(
     ("run", "ID accuracy", "textures\n& more"),
