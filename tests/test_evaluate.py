@@ -272,3 +272,14 @@ def test_a_test_set_without_the_last_class_can_be_evaluated(run, ood, id_set, tm
     write_parquet(copy / "test.parquet", images[-100:][keep], labels[-100:][keep])
     result = evaluate(run / "model.safetensors", [ood], id_set=str(copy), out=tmp_path / "out", device="cpu")
     assert (result["id"]["classes"], result["id"]["images"]) == (10, int(keep.sum()))
+
+
+def test_training_images_of_other_classes_are_refused_where_a_score_is_fitted_to_them(run, ood, tmp_path):
+    images, labels = digits()
+    copy = write_digits(tmp_path / "digits")
+    labels = np.where(np.arange(50) == 7, 10, labels[:50])  # an eleventh class
+    write_parquet(copy / "train.parquet", images[:50], labels)
+    options = {"id_set": str(copy), "out": tmp_path / "out", "device": "cpu"}
+    with pytest.raises(InputError, match=r"has 10 classes, .*train\.parquet has 11"):
+        evaluate(run / "model.safetensors", [ood], scores=["react"], **options)
+    assert "energy" in evaluate(run / "model.safetensors", [ood], **options)["mean"]

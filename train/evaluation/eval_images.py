@@ -88,6 +88,7 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
         if with_train:
             step(train_spec)
             train = held(train_spec, load_labelled(train_spec, size, classes))
+            check_classes(str(subjects[0].weights), classes, subjects[0].info, train.images)
         for entry in found:
             step(entry.spec)
             try:
