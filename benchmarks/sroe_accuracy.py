@@ -4,9 +4,9 @@
 
 Prints a row for each change: accuracy on the ID test images, and FPR95 and AUROC of the energy score on each OOD set.
 Runs are kept under --out and not repeated, so the table can be extended and an interrupted benchmark goes on. The last
-column is the accuracy after the running statistics of batch norm are estimated anew from ID images alone, with the
-tuned weights as they are: where it is much higher, tuning has not unlearnt the classes, but left statistics that are
-not those of the test images.
+column is the accuracy after the running statistics of batch norm are estimated anew from ID images alone, augmented as
+in training, with the tuned weights as they are: where it is much higher, tuning has not unlearnt the classes, but left
+statistics that are not those of ID images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from srood.datasets import load_images
 from srood.models import Classifier
 from srood.models.weights import WeightsInfo, load_model
 from train import runs
-from train.batches import normalise
+from train.batches import ID_AUGMENTATION, augment, normalise
 from train.config import TuneConfig
 from train.devices import describe_device, resolve_device
 from train.evaluation.evaluate import evaluate
@@ -64,14 +64,18 @@ def run_of(arguments: argparse.Namespace, name: str, changes: dict[str, Any]) ->
 
 
 def accuracy_with_id_statistics(run: Path, train: np.ndarray, test: np.ndarray, labels: np.ndarray) -> float:
-    """Accuracy of a run's weights with batch norm's running statistics taken from (N, H, W, 3) ID images."""
+    """Accuracy of a run's weights with batch norm's running statistics taken from (N, H, W, 3) ID images.
+
+    They are augmented: the black borders that padding brings are part of what the network was made for.
+    """
+    augmented = augment(torch.from_numpy(train), TuneConfig().crop_padding, 0, ID_AUGMENTATION, 0).numpy()
     model, info = load_model(run / runs.MODEL_FILE)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None  # the plain mean over the batches
     with torch.no_grad():
-        _logits(model.train(), train, info)
+        _logits(model.train(), augmented, info)
         return float(np.mean(_logits(model.eval(), test, info).argmax(1).numpy() == labels))
 
 
