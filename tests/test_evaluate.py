@@ -230,6 +230,25 @@ def test_a_weights_file_of_other_classes_is_refused(id_set, ood, tmp_path):
         evaluate(bare, [ood], model="resnet20", id_set=str(id_set))
 
 
+def test_training_images_of_other_classes_are_refused(id_set, ood, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.evaluation.passes.forward", None)  # calling it would be a TypeError
+    images, labels = digits()
+    weights = tmp_path / "bare.safetensors"
+    info = WeightsInfo("resnet20", mean=(0.3, 0.3, 0.3), std=(0.4, 0.4, 0.4))
+    save_weights(weights, build_model("resnet20", 10).state_dict(), info)
+    eleven = write_digits(tmp_path / "eleven", train=20, test=20)
+    write_parquet(eleven / "train.parquet", images[:20], np.r_[labels[:19], 10])
+    with pytest.raises(InputError, match=r"has 10 classes, .*eleven/train\.parquet has 11"):
+        evaluate(weights, [ood], id_set=str(eleven), scores=["knn"], device="cpu")
+    shifted = tmp_path / "shifted"
+    for part, letters in (("train", "bcdefghijk"), ("test", "abcdefghij")):
+        for letter, image in zip(letters, images, strict=False):
+            (shifted / part / letter).mkdir(parents=True)
+            Image.fromarray(image).save(shifted / part / letter / "0.png")
+    with pytest.raises(InputError, match=r"shifted/train: has other classes than .*/test \('b' where that has 'a'\)"):
+        evaluate(weights, [ood], id_set=str(shifted), scores=["react"], device="cpu")
+
+
 def test_resnet20_on_cifar10_against_numpy_and_scikit_learn(srood_data, tmp_path, monkeypatch):
     outputs = []
 

@@ -59,8 +59,8 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
         with_train: whether the ID training images are needed
 
     Raises:
-        InputError: the ID set has no test images, classes that are not the classifier's, or no mean and std; or a set
-            that was asked for by itself cannot be read.
+        InputError: the ID set has no test images, classes that are not the classifier's, other classes among its
+            training images, or no mean and std; or a set that was asked for by itself cannot be read.
     """
     id_set, size, classes = subjects[0].id_set, subjects[0].image_size, subjects[0].classifier.fc.out_features
     train_spec, test_spec = id_specs(id_set)
@@ -88,6 +88,7 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
         if with_train:
             step(train_spec)
             train = held(train_spec, load_labelled(train_spec, size, classes))
+            _check_training(subjects, train.images, test.images)
         for entry in found:
             step(entry.spec)
             try:
@@ -100,6 +101,17 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
     if not ood:
         raise InputError(f"--ood: none of the sets can be read; {next(iter(missing.values()))}")
     return EvalImages(test, train, ood, missing)
+
+
+def _check_training(subjects: Sequence[Subject], train: Images, test: Images) -> None:
+    """Labels of ID training images, on which scores are fitted, must number the same classes as the logits do."""
+    for subject in subjects:
+        check_classes(str(subject.weights), subject.classifier.fc.out_features, subject.info, train)
+    if train.class_names != test.class_names:
+        ours, theirs = next(pair for pair in zip(train.class_names, test.class_names, strict=True) if len(set(pair)) > 1)
+        raise InputError(
+            f"{train.spec}: has other classes than {test.spec} ('{ours}' where that has '{theirs}'); correct the set"
+        )
 
 
 @contextmanager
