@@ -25,7 +25,7 @@ from srood.models.weights import read_info
 from srood.outliers import file_sha256
 from train import runs
 from train.config import CONFIG_FILE, read_config
-from train.publishing.local_paths import folders_in, short_names, shorten, without_paths
+from train.local_paths import folders_in, short_names, shorten, without_paths
 from train.publishing.model_card import CardFacts, method_name, model_card, ood_specs
 
 CARD, EVALUATION, TABLE, DETECTOR = "README.md", "eval.json", "eval.csv", "detector.json"
