@@ -254,6 +254,12 @@ def test_plots_need_the_scores_of_that_evaluation_and_tables_do_not(made, copy, 
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_folder_that_cannot_be_made_is_found_first(made, srood, tmp_path):
+    code, out, err = srood("compare", made["a"], tmp_path / "nothing", "--out", made["near"] / "sub")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: --out {made['near'] / 'sub'}: cannot be made, for {made['near']} is a file")
+
+
 def test_missing_sets_are_shown_as_missing(made, copy, srood):
     far = str(made["far"])
 

@@ -108,7 +108,9 @@ def _check_training(subjects: Sequence[Subject], train: Images, test: Images) ->
     for subject in subjects:
         check_classes(str(subject.weights), subject.classifier.fc.out_features, subject.info, train)
     if train.class_names != test.class_names:
-        ours, theirs = next(pair for pair in zip(train.class_names, test.class_names, strict=True) if len(set(pair)) > 1)
+        ours, theirs = next(
+            pair for pair in zip(train.class_names, test.class_names, strict=True) if len(set(pair)) > 1
+        )
         raise InputError(
             f"{train.spec}: has other classes than {test.spec} ('{ours}' where that has '{theirs}'); correct the set"
         )

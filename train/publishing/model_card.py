@@ -53,7 +53,10 @@ class CardFacts:
 def model_card(facts: CardFacts) -> str:
     """The card's text, metadata first."""
     environment = Environment(
-        loader=PackageLoader("train.publishing"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+        loader=PackageLoader("train.publishing"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
     record, evaluation, detector = facts.record, facts.evaluation, facts.detector
     name = facts.repo.partition("/")[2]

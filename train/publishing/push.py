@@ -20,6 +20,7 @@ import yaml
 
 from srood import manifests
 from srood.errors import InputError
+from srood.files import check_folder
 from srood.hub_upload import Pushed, check_branch, check_repo_name, upload
 from srood.models.weights import read_info
 from srood.outliers import file_sha256
@@ -86,9 +87,13 @@ def prepare(run: Path, repo: str, folder: Path, *, license: str | None = None, r
         folder: new or empty
 
     Raises:
-        InputError: a run that is not finished, an evaluation or threshold of other weights, a folder that is not empty.
+        InputError: a run that is not finished, an evaluation or threshold of other weights, a folder that is not empty
+            or cannot be written to.
     """
     check_repo_name(repo)
+    check_folder(folder, "--dry-run ")
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"--dry-run {folder}: is not empty; choose another folder")
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
         raise InputError(
             f"--license {license}: is not as the Hub abbreviates licences; write apache-2.0, mit, other, ..."
@@ -108,8 +113,6 @@ def prepare(run: Path, repo: str, folder: Path, *, license: str | None = None, r
         raise InputError(
             f"{run / DETECTOR}: was made for other weights; run `srood calibrate {run}` again, or remove it"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--dry-run {folder}: is not empty; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
 
     # the weights' hash is in other files: where the weights change, it does there too
