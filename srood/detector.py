@@ -162,8 +162,8 @@ def load_detector(path: str | Path, device: str = "auto", threshold: float | Non
         threshold: one to use instead of the calibrated one
 
     Raises:
-        InputError: no such path, not calibrated, weights that are not those that were calibrated, a device that is not
-            there, or onnxruntime is missing.
+        InputError: no such path, not calibrated, weights that are not those that were calibrated, an ONNX graph that is
+            not what its record says, a device that is not there, or onnxruntime is missing.
     """
     path = Path(path)
     if path.suffix.lower() == ".onnx":
@@ -252,6 +252,20 @@ def _open_onnx(path: Path, device: str) -> tuple[Calibration, Run]:
     metadata = session.get_modelmeta().custom_metadata_map
     if "detector" not in metadata:
         raise InputError(f"{path}: is an ONNX model but no detector; make one with `srood export --format onnx`")
+    calibration = parse_calibration(metadata["detector"], str(path))
+    size, classes = calibration.image_size, len(calibration.class_names)
+    expected = {"images": (size, size, 3), "logits": (classes,), "confidence": (), "score": ()}
+    found = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
+    for name, shape in expected.items():
+        if name not in found:
+            raise InputError(f"{path}: has no '{name}', which a detector has; export it again")
+        if len(found[name]) != 1 + len(shape) or any(
+            isinstance(side, int) and side != wanted for side, wanted in zip(found[name][1:], shape, strict=True)
+        ):
+            raise InputError(
+                f"{path}: its record is of {classes} classes and images of {size} pixels, but its '{name}' is "
+                f"{tuple(found[name])}; export it again"
+            )
 
     def run(images: np.ndarray) -> Outputs:
         logits, confidence, scores = session.run(["logits", "confidence", "score"], {"images": images})
@@ -259,7 +273,7 @@ def _open_onnx(path: Path, device: str) -> tuple[Calibration, Run]:
             raise InputError(f"{path}: gives logits that are not finite; export other weights")
         return logits, confidence, scores
 
-    return parse_calibration(metadata["detector"], str(path)), run
+    return calibration, run
 
 
 def _listed(images: ImageLike | Sequence[ImageLike]) -> np.ndarray | list[np.ndarray | Image.Image | Path]:

@@ -137,6 +137,25 @@ def test_an_onnx_file_is_a_detector_too(weights, exported, images, tmp_path):
         load_detector(tmp_path / "text.onnx")
 
 
+def test_an_onnx_file_whose_record_is_of_another_graph(exported, tmp_path):
+    model = onnx.load(exported["onnx"])
+    (entry,) = [entry for entry in model.metadata_props if entry.key == "detector"]
+    record = json.loads(entry.value)
+    for change, message in (
+        ({"class_names": list(CLASSES[:9])}, r"of 9 classes and .*'logits' is \('N', 10\)"),
+        ({"image_size": 16}, r"images of 16 pixels, but its 'images' is \('N', 32, 32, 3\)"),
+    ):
+        entry.value = json.dumps(record | change)
+        onnx.save(model, tmp_path / "changed.onnx")
+        with pytest.raises(InputError, match=rf"changed\.onnx: its record .*{message}"):
+            load_detector(tmp_path / "changed.onnx")
+    entry.value = json.dumps(record)
+    model.graph.output.pop(3)  # the score
+    onnx.save(model, tmp_path / "changed.onnx")
+    with pytest.raises(InputError, match=r"changed\.onnx: has no 'score', which a detector has"):
+        load_detector(tmp_path / "changed.onnx")
+
+
 def test_what_an_onnx_file_says_of_itself(weights, exported, tmp_path):
     out = exported["onnx"]
     model = onnx.load(out)
