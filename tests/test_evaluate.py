@@ -230,6 +230,14 @@ def test_what_cannot_be_evaluated_is_refused_before_any_forward_pass(run, ood, i
             evaluate(path, specs, **options)
 
 
+def test_a_copy_of_an_ood_set_is_refused(run, ood, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.evaluation.passes.forward", None)  # calling it would be a TypeError
+    copy = tmp_path / "copy.parquet"
+    copy.write_bytes(Path(ood).read_bytes())
+    with pytest.raises(InputError, match=r"inverted\.parquet and .*copy\.parquet are the same images; give one"):
+        evaluate(run, [ood, str(copy)], device="cpu", cache=False)
+
+
 def test_a_weights_file_of_other_classes_is_refused(id_set, ood, tmp_path):
     nine = tmp_path / "nine.safetensors"
     save_weights(nine, build_model("resnet20", 9).state_dict(), WeightsInfo("resnet20"))

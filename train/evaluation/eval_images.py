@@ -60,7 +60,8 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
 
     Raises:
         InputError: the ID set has no test images, classes that are not the classifier's, other classes among its
-            training images, or no mean and std; or a set that was asked for by itself cannot be read.
+            training images, or no mean and std; a set that was asked for by itself cannot be read; or two sets are the
+            same images.
     """
     id_set, size, classes = subjects[0].id_set, subjects[0].image_size, subjects[0].classifier.fc.out_features
     train_spec, test_spec = id_specs(id_set)
@@ -78,6 +79,7 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
     found = [entry for entry in sets if not entry.reason]
     missing = {entry.spec: entry.reason for entry in sets if entry.reason}
     ood: dict[str, ImageSet] = {}
+    specs: dict[str, str] = {}  # by fingerprint
     with _reading(1 + with_train + len(found)) as step:
         step(test_spec)
         test = held(test_spec, load_labelled(test_spec, size, classes))
@@ -97,6 +99,10 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
                 if entry.required:
                     raise
                 missing[entry.spec] = str(error)
+            else:
+                first = specs.setdefault(ood[entry.spec].images.fingerprint, entry.spec)
+                if first != entry.spec:
+                    raise InputError(f"--ood: {first} and {entry.spec} are the same images; give one of them")
     missing = {entry.spec: missing[entry.spec] for entry in sets if entry.spec in missing}  # in the order asked for
     if not ood:
         raise InputError(f"--ood: none of the sets can be read; {next(iter(missing.values()))}")
@@ -108,9 +114,8 @@ def _check_training(subjects: Sequence[Subject], train: Images, test: Images) ->
     for subject in subjects:
         check_classes(str(subject.weights), subject.classifier.fc.out_features, subject.info, train)
     if train.class_names != test.class_names:
-        ours, theirs = next(
-            pair for pair in zip(train.class_names, test.class_names, strict=True) if len(set(pair)) > 1
-        )
+        pairs = zip(train.class_names, test.class_names, strict=True)
+        ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])
         raise InputError(
             f"{train.spec}: has other classes than {test.spec} ('{ours}' where that has '{theirs}'); correct the set"
         )
