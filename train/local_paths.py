@@ -26,7 +26,7 @@ def shorten(text: str, is_path: bool = False, folders: Sequence[str] = ()) -> st
     """A text in which no path of this machine is left.
 
     A text that is a path, absolute or with a separator and without spaces, becomes its last component; so do absolute
-    paths within a longer text. Addresses (``hf://owner/name``, ``https://...``, ``timm:NAME``) stay, alone or within a text.
+    paths within a longer text. Addresses (``hf://owner/name``, ``https://...``, ``timm:NAME``) stay, within a text too.
 
     Args:
         text: any

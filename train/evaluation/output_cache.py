@@ -1,8 +1,8 @@
 """Outputs kept from one evaluation to the next, found again by what they were computed from.
 
 A file is named by a hash of what its content depends on (`OutputCache.identity`, the kind and the images), so that
-nothing has to be kept in step: other weights, images or code are other files. It holds a checksum of its tensors; a file that is damaged, cut off or of
-another origin counts as missing and is written anew.
+nothing has to be kept in step: other weights, images or code are other files. It holds a checksum of its tensors; a
+file that is damaged, cut off or of another origin counts as missing and is written anew.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ def forward(
 def forward_code(classifier: nn.Module) -> str:
     """SHA-256 (hex) that changes with the code that the outputs come from.
 
-    It covers `forward`, what it calls to normalise images and to set the precision, the modules of this project that the
-    network is made of, and the versions of the packages that the rest of it comes from (torch, lightning-fabric, timm).
+    It covers `forward`, what it calls to normalise images and to set the precision, the modules of this project that
+    the network is made of, and the versions of the packages that the rest comes from (torch, lightning-fabric, timm).
     """
     modules = {kind.__module__ for part in classifier.modules() for kind in type(part).__mro__}
     packages = {name.partition(".")[0] for name in modules} - {"builtins", "srood"}
