@@ -198,10 +198,9 @@ def write_detections(found: Iterable[Detection], output: str, stream: TextIO, cl
     width = max(len("class"), *(len(name) for name in shown.values()))
     stream.write(f"{'':<8}  {'score':>10}  {'confidence':>10}  {'class':<{width}}  image\n")
     for one in found:
+        image = _on_terminal(one.image)
         if one.score is None:
-            stream.write(
-                f"{'unusable':<8}  {'':>10}  {'':>10}  {'':<{width}}  {_on_terminal(one.image)} ({one.reason})\n"
-            )
+            stream.write(f"{'unusable':<8}  {'':>10}  {'':>10}  {'':<{width}}  {image} ({one.reason})\n")
         else:
             decision = "out" if one.is_ood else "in"
             numbers = f"{one.score:>10.4f}  {one.confidence:>10.4f}"
