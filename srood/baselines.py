@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srood.losses import Loss, LossParts, full_precision, sparsity
+from srood.losses import Loss, LossParts, sparsity
+from srood.precision import full_precision
 
 # The batches over which the authors of OECC sum; their published weights belong to these.
 OECC_ID_BATCH = 128

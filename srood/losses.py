@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from srood.precision import full_precision
 
 ALPHA = 0.02  # weight of the sparsity term; the paper's value for every ID set and network
 BETA = 0.5  # weight of the outlier term; likewise
@@ -29,11 +30,6 @@ class LossParts(NamedTuple):
 
 
 Loss = Callable[[Tensor, Tensor, Tensor], LossParts]  # logits (N + M, C), features (N + M, D), labels (N,)
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """Half precision widened to float32; float64 stays, so that gradients can be checked against finite differences."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def sparsity(features: Tensor) -> Tensor:

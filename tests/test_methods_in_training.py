@@ -17,10 +17,11 @@ from srood.models import build_model
 from srood.models.weights import WeightsInfo, load_model, save_weights
 from srood.outliers import OutlierSet
 from train import batches, inference, steps
-from train.config import PAPER_PROTOCOL, TuneConfig, read_config, reselection
+from train.config import PAPER_PROTOCOL, TuneConfig, outlier_weight, paper_protocol, read_config, reselection
 from train.devices import make_fabric
 from train.id_sets import validation_split
 from train.pretrain import pretrain
+from train.runs import find_pretrained
 from train.steps import Stepper
 from train.training_images import training_images
 from train.tune import resume, tune
@@ -152,6 +153,11 @@ def test_outliers_and_methods_that_do_not_fit_are_refused(files, tmp_path):
         ({"reselect": "energy:0.1-0.6", "outliers": ()}, r"--reselect energy:0\.1-0\.6: there are no outliers"),
         ({"outliers": (files["outliers"], f"{files['outliers']}:0.5")}, r"is the same set as"),
         ({"outliers": f"{files['outliers']}:0"}, r"the weight after the colon must be above zero"),
+        ({"method": "oe", "beta": 0.1, "method_options": {"beta": 1.0}}, r"--method-option beta: is given by"),
+        ({"outliers": (), "batch_norm": "id"}, r"--batch-norm: there are no outliers that it could act on"),
+        ({"outliers": (), "outlier_order": "stored"}, r"--outlier-order: there are no outliers"),
+        ({"image_size": 32}, r"--image-size 32: .*start\.safetensors is of images of 16 pixels; leave it out"),
+        ({"device": "cuda:1", "devices": 2}, r"--device cuda:1"),
         ({"outliers": f"{files['outliers']}:-1"}, r"the weight after the colon must be above zero"),
         ({"devices": 2, "device": "mps"}, r"--device mps"),
     ]
@@ -272,3 +278,53 @@ def test_batches_of_one_image_with_maps_of_one_pixel(files, tmp_path):
 
     with pytest.raises(InputError, match="a batch holds one image.*--batch-size"):
         pretrain(PretrainConfig(**settings), tmp_path / "run")
+
+
+@pytest.mark.parametrize("spec", ["a.h5:.5", "a.h5:0.5", "a.h5:5e-1", "hf://o/n@main:0.5", "hf://o/n:0.5"])
+def test_weights_of_outlier_sets(spec):
+    assert outlier_weight(spec) == (spec.rpartition(":")[0], 0.5)
+    assert outlier_weight("a.h5:1e+06") == ("a.h5", 1e6)
+    assert outlier_weight("hf://o/n@main") == ("hf://o/n@main", 1.0)
+
+
+def test_the_protocol_of_the_papers_code_for_methods_without_its_terms(files, tmp_path):
+    assert paper_protocol("sr") == {"crop_padding": 0}
+    assert paper_protocol("sroe") == PAPER_PROTOCOL
+    assert paper_protocol("oe") == {n: v for n, v in PAPER_PROTOCOL.items() if n != "sparsity_on"}
+    for method, given in (("oe", files), ("sr", {**files, "outliers": ()})):
+        tune(TuneConfig(**SMALL, **given, method=method, max_steps=1, **paper_protocol(method)), tmp_path / method)
+
+
+def test_a_last_batch_with_fewer_rows_than_parts(files, tmp_path):
+    settings = {**SMALL, **files, "batch_size": 59, "outlier_batch_size": 7, "accumulate": 4}  # 59 + 1 of 60 images
+    lines = (tune(TuneConfig(**settings, epochs=1), tmp_path / "run") / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 2 and np.isfinite(json.loads(lines[-1])["loss"])
+
+
+def test_pretraining_on_the_way_has_its_own_recipe_and_a_cut_run_is_not_taken_for_a_whole(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"id": files["id"], "model": "resnet20", "device": "cpu", "precision": "32-true"}
+    first = tune(TuneConfig(**settings, max_steps=1, crop_padding=0, image_size=16), tmp_path / "first")
+    start = read_config(first).checkpoint
+    assert read_config(start.parent).crop_padding == 4
+    fingerprint = json.loads((start.parent / "run.json").read_text())["id"]["fingerprint"]
+    assert find_pretrained(TuneConfig(**settings, max_steps=1), fingerprint) == start.parent
+    assert find_pretrained(TuneConfig(**settings), fingerprint) is None
+    # weights that saw the held-out images do not forget it by another tuning that holds them out
+    seen = tune(TuneConfig(**settings, max_steps=1, checkpoint=start, validation=0.2), tmp_path / "seen")
+    again = tune(TuneConfig(**settings, max_steps=1, checkpoint=seen, validation=0.2), tmp_path / "again")
+    assert json.loads((again / "run.json").read_text())["held_out_unseen"] is False
+
+
+def test_a_log_goes_on_in_the_middle_of_an_interval(files, tmp_path, monkeypatch):
+    config = TuneConfig(**SMALL, **files, epochs=1, checkpoint_every=1)
+    whole = json.loads((tune(config, tmp_path / "whole") / "metrics.jsonl").read_text())
+    real = steps.Stepper.take
+    monkeypatch.setattr(steps.Stepper, "take", lambda s, step, *rest: 1 / 0 if step == 2 else real(s, step, *rest))
+    with pytest.raises(ZeroDivisionError):
+        tune(config, tmp_path / "cut")
+    monkeypatch.setattr(steps.Stepper, "take", real)
+    resume(tmp_path / "cut")
+    cut = json.loads((tmp_path / "cut" / "metrics.jsonl").read_text())
+    for name in ("step", "steps", "loss", "sparsity", "id_accuracy"):
+        assert cut[name] == whole[name]

@@ -24,11 +24,14 @@ from srood.methods import METHODS
 from srood.metrics import DEFAULT_CONVENTION
 from srood.models import MODELS, build_model
 from srood.models.weights import WeightsInfo, load_model, save_weights
+from srood.scores import SCORES
 from train import cli
 from train.commands import evaluation, training
 from train.commands.options import MODEL_HELP
 from train.config import PretrainConfig, TuneConfig, make_config, read_config
 from train.devices import resolve_precision
+from train.evaluation.evaluate import evaluate
+from train.evaluation.protocol import settings_of
 
 SMALL = ["--model", "resnet20", "--batch-size", "8", "--max-steps", "2", "--device", "cpu", "--precision", "32-true"]
 
@@ -85,7 +88,11 @@ def test_defaults_of_the_command_are_those_of_the_configuration():
         assert left_out == ({"method_options"} if command is training.train else set())
     assert METHODS["sroe"].options == {"alpha": ALPHA, "beta": BETA, "outlier_sparsity": 0}
     assert (ALPHA, BETA) == (0.02, 0.5)
-    assert inspect.signature(evaluation.evaluate).parameters["convention"].default == DEFAULT_CONVENTION
+    of_command, of_function = (inspect.signature(f).parameters for f in (evaluation.evaluate, evaluate))
+    for name in set(of_command) - {"run", "ood", "score", "id", "format"}:
+        assert of_command[name].default == of_function[name].default, name
+    settings = settings_of(None, None, 0.95, ["default"], None, None, None)
+    assert (settings.convention, settings.scores, settings.draws) == (DEFAULT_CONVENTION, tuple(SCORES), None)
     assert all(name in MODEL_HELP for name in MODELS)
 
 

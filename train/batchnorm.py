@@ -68,6 +68,20 @@ class BatchNormAct(BatchNorm):
         return self.act(self.drop(super().forward(x)))
 
 
+def check_rows(model: nn.Module, id_only: bool, shared: bool) -> None:
+    """Check that the batch norm layers of a model are of a kind whose rows can be chosen, where that is wanted.
+
+    Raises:
+        InputError: naming the first that is not.
+    """
+    for name, module in model.named_modules():
+        if not (id_only or shared) or not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            continue
+        if type(module) is not nn.BatchNorm2d and type(module).__name__ != "BatchNormAct2d":
+            option = "--batch-norm id" if id_only else "--devices"
+            raise InputError(f"{option}: layer {name} is a {type(module).__name__}, whose rows cannot be chosen")
+
+
 def choose_rows(model: nn.Module, id_only: bool, shared: bool) -> list[BatchNorm]:
     """Make the batch norm layers of a model `BatchNorm`, where statistics of some rows or processes are wanted.
 
@@ -75,20 +89,16 @@ def choose_rows(model: nn.Module, id_only: bool, shared: bool) -> list[BatchNorm
         the layers whose `rows` are to be set at every step: all with `id_only`, none without.
 
     Raises:
-        InputError: the model has batch norm of another kind.
+        InputError: as `check_rows`.
     """
+    check_rows(model, id_only, shared)
     if not id_only and not shared:
         return []
     layers: list[BatchNorm] = []
-    for name, module in model.named_modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = BatchNorm
-        elif type(module).__name__ == "BatchNormAct2d":
-            module.__class__ = BatchNormAct
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-            option = "--batch-norm id" if id_only else "--devices"
-            raise InputError(f"{option}: layer {name} is a {type(module).__name__}, whose rows cannot be chosen")
-        if isinstance(module, BatchNorm):
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = BatchNorm if type(module) is nn.BatchNorm2d else BatchNormAct
+            assert isinstance(module, BatchNorm)
             module.shared = shared
             layers.append(module)
     return layers if id_only else []

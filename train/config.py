@@ -112,13 +112,23 @@ def make_config(kind: type[PretrainConfig] | type[TuneConfig], settings: dict[st
         raise InputError(_explain(error, "--{}")) from error
 
 
+def paper_protocol(workflow: str) -> dict[str, Any]:
+    """The switches of the authors' code that mean something to a method."""
+    from srood.methods import find_method
+
+    method = find_method(workflow)
+    if not method.outliers:
+        return {"crop_padding": PAPER_PROTOCOL["crop_padding"]}
+    return {n: v for n, v in PAPER_PROTOCOL.items() if n != "sparsity_on" or "outlier_sparsity" in method.options}
+
+
 def outlier_weight(spec: str) -> tuple[str, float]:
     """``PATH:WEIGHT`` to path and weight; the weight is 1 where none is given.
 
     Raises:
         InputError: the weight is not above zero.
     """
-    match = re.fullmatch(r"(.+):(-?\d+(?:\.\d*)?(?:[eE]-?\d+)?)", spec)
+    match = re.fullmatch(r"(.+):(-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)", spec)
     if match is None:
         return spec, 1.0
     weight = float(match[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from typing import TypeVar
 
@@ -40,7 +41,11 @@ def placed(config: Config) -> Config:
         InputError: either is unknown or not available here, or there are fewer devices than asked for.
     """
     device = resolve_device(config.device)
+    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError("--tensorboard: needs TensorBoard: pip install 'srood[tensorboard]'")
     if config.devices > 1:
+        if ":" in config.device and config.device != "cuda:0":
+            raise InputError(f"--device {config.device}: is one device, --devices asks for {config.devices}; give cuda")
         if device.type not in ("cpu", "cuda"):
             raise InputError(f"--devices {config.devices}: several devices are CUDA devices or CPU processes; give one")
         if device.type == "cuda" and config.devices > torch.cuda.device_count():

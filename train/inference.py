@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ def outputs(model: nn.Module, images: Tensor, normalisation: tuple[Triple, Tripl
 
 def select(
     model: nn.Module,
-    pools: list[Tensor],
+    pools: Sequence[Tensor],
     band: tuple[str, float, float],
     normalisation: tuple[Triple, Triple],
     fabric: Fabric,

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from srood.errors import InputError
 from srood.files import write_text
 from train import runs
 
@@ -17,11 +16,17 @@ TENSORBOARD_FOLDER = "tensorboard"
 class Interval:
     """Sums over the steps since the last line of the log."""
 
-    def __init__(self, note: str = "") -> None:
-        self.started = time.monotonic()
-        self.steps = self.images = 0
-        self.sums: dict[str, float] = {}
+    def __init__(self, note: str = "", before: dict[str, Any] | None = None) -> None:
+        before = before or {}  # what `state` gave before the run was interrupted
+        self.started = time.monotonic() - before.get("seconds", 0.0)
+        self.steps, self.images = before.get("steps", 0), before.get("images", 0)
+        self.sums: dict[str, float] = dict(before.get("sums", {}))
         self.last_note = note
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint: the sums so far."""
+        seconds = time.monotonic() - self.started
+        return {"steps": self.steps, "images": self.images, "sums": self.sums, "seconds": seconds}
 
     def add(self, numbers: dict[str, float], images: int) -> None:
         """Count one step of `images` images, ID and outliers together."""
@@ -76,15 +81,9 @@ class Logbook:
 
 
 def summary_writer(folder: Path, start: int) -> Any:
-    """TensorBoard's writer; what an interrupted run wrote after step `start` is discarded.
+    """TensorBoard's writer; what an interrupted run wrote after step `start` is discarded."""
+    from torch.utils.tensorboard import SummaryWriter
 
-    Raises:
-        InputError: TensorBoard is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError("--tensorboard: needs TensorBoard: pip install 'srood[tensorboard]'") from error
     return SummaryWriter(str(folder), purge_step=start + 1)
 
 

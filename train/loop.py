@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.multiprocessing.spawn import ProcessException
 
 from srood.errors import InputError
 from srood.models.weights import load_model, save_weights
@@ -57,9 +58,14 @@ def fit(run: Path, config: AnyConfig, data: TrainingImages) -> Path:
     """
     device = resolve_device(config.device)
     fabric = make_fabric(device, resolve_precision(config.precision, device), config.devices)
-    with passed_on() if config.devices > 1 else nullcontext():
-        # partial: Fabric does not take frozen dataclasses as arguments of their own
-        outcome: Outcome = fabric.launch(partial(_fit_process, run=run, config=config, data=data))
+    with passed_on() if config.devices > 1 else nullcontext(Asked()) as asked:
+        try:
+            # partial: Fabric does not take frozen dataclasses as arguments of their own
+            outcome: Outcome = fabric.launch(partial(_fit_process, run=run, config=config, data=data))
+        except (KeyboardInterrupt, ProcessException):
+            if not asked.number:
+                raise
+            outcome = Outcome(runs.newest_step(run), signal=asked.number)  # told to stop before it could listen
     if outcome.error:
         raise InputError(outcome.error)
     if outcome.signal:
@@ -96,7 +102,7 @@ def _train(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, a
         stepper.optimiser.load_state_dict(state["optimiser"])
     writes = fabric.is_global_zero
     logbook = Logbook(run, start, config.tensorboard) if writes else None
-    last_saved, interval = time.monotonic(), Interval()
+    last_saved, interval = time.monotonic(), Interval(before=state.get("interval"))
 
     def stopped(step: int, what: str) -> InputError:
         return InputError(
@@ -112,6 +118,7 @@ def _train(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, a
         if writes:
             optional = {"best": best, "selected": selected}
             state = {"step": step, "bound": bound, "optimiser": stepper.optimiser.state_dict()}
+            state["interval"] = interval.state()
             state |= {name: value for name, value in optional.items() if value is not None}
             runs.save_checkpoint(run, step, weights, info, state, best_weights)
 
@@ -163,4 +170,4 @@ def _train(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, a
     if logbook:
         logbook.close()
         save_weights(run / runs.MODEL_FILE, best_weights or classifier.state_dict(), info)
-    return Outcome(plan.total)
+    return Outcome(plan.total, signal=largest(asked.number, fabric))  # finished, but what comes next is not to start

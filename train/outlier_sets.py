@@ -13,6 +13,11 @@ from srood.outliers import OutlierSet
 from srood.scores import SCORES
 from train.config import TuneConfig, outlier_weight, reselection
 
+ONLY_WITH_OUTLIERS = (
+    *("batch_norm", "epoch_ends_with", "outlier_crop_padding", "outlier_normalisation"),
+    "outlier_order",
+)
+
 
 def pinned_sets(config: TuneConfig) -> TuneConfig:
     """A configuration whose outlier sets on the Hub are named by commit, so that a run stays with those it began with.
@@ -23,7 +28,7 @@ def pinned_sets(config: TuneConfig) -> TuneConfig:
     named = []
     for spec in config.outliers:
         path, weight = outlier_weight(spec)
-        named.append(f"{pinned(path)}:{weight:g}" if is_remote(path) and weight != 1 else pinned(spec))
+        named.append(pinned(path) + ("" if weight == 1 else f":{weight!r}") if is_remote(path) else spec)
     return config.model_copy(update={"outliers": tuple(named)})
 
 
@@ -40,6 +45,9 @@ def open_sets(config: TuneConfig) -> list[OutlierSet]:
     if sets and not method.outliers:
         using = ", ".join(name for name, other in METHODS.items() if other.outliers)
         raise InputError(f"--outliers: method {method.name} uses none; leave it out, or choose one of {using}")
+    for name in ONLY_WITH_OUTLIERS if not sets else ():
+        if getattr(config, name) != TuneConfig.model_fields[name].default:
+            raise InputError(f"--{name.replace('_', '-')}: there are no outliers that it could act on; leave it out")
     if config.reselect:
         score = reselection(config.reselect)[0]
         if not sets:

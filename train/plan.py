@@ -84,7 +84,13 @@ class Plan:
                 rows = batches.stream_rows(step, count, share, seed, (number, 0), stored)
             outliers.append(rows + first)
             first += count
-        return StepRows(id_rows, torch.cat(outliers))
+        return StepRows(id_rows, interleaved(outliers[1:]) if len(outliers) > 2 else torch.cat(outliers))
+
+
+def interleaved(parts: Sequence[Tensor]) -> Tensor:
+    """The rows of several sets in turn, each in its order, so that every stretch of them has its share of each set."""
+    places = torch.cat([(torch.arange(len(part)) + 0.5) / max(len(part), 1) for part in parts])
+    return torch.cat(list(parts))[places.argsort(stable=True)]
 
 
 def shares_of(weights: Sequence[float], batch_size: int) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from srood.models import build_model
 from srood.models.weights import WeightsInfo
 from train import runs
 from train.batches import derived_seed
+from train.batchnorm import check_rows
 from train.config import PretrainConfig
 from train.devices import placed
 from train.id_sets import load_labelled, normalisation
@@ -44,6 +45,7 @@ def pretrain(config: PretrainConfig, out: Path | None = None, id_images: Images 
     images = id_images or load_labelled(id_specs(config.id)[0], config.image_size)
     torch.manual_seed(derived_seed(config.seed))
     model = build_model(config.model, len(images.class_names), config.image_size)
+    check_rows(model, id_only=False, shared=config.devices > 1)
     mean, std = normalisation(config.id, WeightsInfo(), images.images)
 
     info = WeightsInfo(config.model, config.id, mean, std, images.class_names, config.image_size)

@@ -146,6 +146,11 @@ def newest_checkpoint(run: Path) -> Path:
     return found[-1]
 
 
+def newest_step(run: Path) -> int:
+    """The step of the newest checkpoint."""
+    return int(newest_checkpoint(run).name.removeprefix("step-"))
+
+
 def load_best(checkpoint: Path) -> dict[str, torch.Tensor]:
     """The weights that did best on the held-out images up to a checkpoint.
 
@@ -191,7 +196,8 @@ def find_weights(path: Path) -> Path:
 def find_pretrained(config: TuneConfig, id_fingerprint: str) -> Path | None:
     """The newest finished pretrained run under ``runs`` that a run can start from, or None.
 
-    It is of the same model, on the ID images of a fingerprint, and held out the images that the run would hold out.
+    It is of the same model, on the ID images of a fingerprint, held out the images that the run would hold out, and was
+    not cut short by `max_steps` unless the run is.
     """
     found = []
     for path in RUNS.glob(f"*/{RECORD_FILE}"):
@@ -199,19 +205,21 @@ def find_pretrained(config: TuneConfig, id_fingerprint: str) -> Path | None:
         if is_finished(run):
             record = read_record(run)
             key = (record.get("workflow"), record.get("model"), record.get("id", {}).get("fingerprint"))
-            if key == ("pretrain", config.model, id_fingerprint) and held_out_alike(run / MODEL_FILE, config):
+            fits = key == ("pretrain", config.model, id_fingerprint) and held_out_alike(run / MODEL_FILE, config)
+            if fits and read_config(run).max_steps in (None, config.max_steps):
                 found.append(((run / MODEL_FILE).stat().st_mtime_ns, run))
     return max(found)[1] if found else None
 
 
 def held_out_alike(weights: Path, config: TuneConfig) -> bool:
-    """Whether weights are of a run that held out the same images as a configuration does."""
+    """Whether weights are of a run that held out the same images as a configuration does, and never saw them."""
     if not (weights.parent / CONFIG_FILE).is_file():
         return config.validation == 0
     earlier = read_config(weights.parent)
     if config.validation == 0:
         return earlier.validation == 0
-    return (earlier.id, earlier.validation, earlier.seed) == (config.id, config.validation, config.seed)
+    alike = (earlier.id, earlier.validation, earlier.seed) == (config.id, config.validation, config.seed)
+    return alike and read_record(weights.parent).get("held_out_unseen") is True
 
 
 def describe(

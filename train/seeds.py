@@ -13,9 +13,10 @@ from typing import Any
 from srood.errors import InputError
 from srood.files import write_text
 from train import runs
-from train.config import AnyConfig, PretrainConfig, TuneConfig, config_values
+from train.config import AnyConfig, PretrainConfig, TuneConfig
 from train.pretrain import pretrain
 from train.reporting import say
+from train.signals import Stopped
 from train.tune import resume, tune
 
 SEEDS_FILE = "seeds.json"
@@ -38,7 +39,9 @@ def run_seeds(config: AnyConfig, count: int, out: Path | None = None) -> Path:
     seeds = list(range(config.seed, config.seed + count))
     folder = runs.choose_folder(config, out, f"seeds-{seeds[0]}-{seeds[-1]}", _all_finished)
     folder.mkdir(parents=True, exist_ok=True)
-    document = {"seeds": seeds, "runs": [f"seed-{seed}" for seed in seeds], "config": config_values(config)}
+    # what was given only: a default may depend on what a run starts from
+    given = {"workflow": config.workflow, **config.model_dump(mode="json", exclude_unset=True)}
+    document = {"seeds": seeds, "runs": [f"seed-{seed}" for seed in seeds], "config": given}
     try:
         write_text(folder / SEEDS_FILE, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         return continue_seeds(folder)
@@ -54,6 +57,7 @@ def continue_seeds(folder: Path, device: str | None = None) -> Path:
 
     Raises:
         InputError: seeds.json is damaged, or as `tune`, `pretrain` and `resume`.
+        Stopped: a run was told to stop; the folder can be continued.
     """
     document = read_seeds(folder)
     values = dict(document["config"])
@@ -62,12 +66,18 @@ def continue_seeds(folder: Path, device: str | None = None) -> Path:
         changes = {"seed": seed} | ({} if device is None else {"device": device})
         run, config = folder / name, kind(**{**values, **changes})
         say(f"seed {seed} of {document['seeds'][0]} to {document['seeds'][-1]}")
-        if run.is_dir() and any(run.iterdir()):
-            resume(run, device)
-        elif isinstance(config, TuneConfig):
-            tune(config, run)
-        else:
-            pretrain(config, run)
+        try:
+            if run.is_dir() and any(run.iterdir()):
+                resume(run, device)
+            elif isinstance(config, TuneConfig):
+                start = config.checkpoint
+                if start is not None and is_group(start):
+                    config = config.model_copy(update={"checkpoint": start / name})
+                tune(config, run)
+            else:
+                pretrain(config, run)
+        except Stopped as stopped:
+            raise Stopped(folder, stopped.step, stopped.number) from None
     return folder
 
 

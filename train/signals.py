@@ -6,17 +6,20 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+REPEATED = 1.0  # seconds; Ctrl-C reaches the processes of a run twice, from the terminal and passed on
 
 
 class Stopped(Exception):
     """A run was told to stop, and has saved its state.
 
     Attributes:
+        step, number: of the run and of the signal
         exit_code: of a command that ends for this: 0 after SIGTERM, 130 after Ctrl-C
     """
 
@@ -25,6 +28,7 @@ class Stopped(Exception):
             f"{run}: stopped by {signal.Signals(number).name} after step {step:,}, which is saved; "
             f"continue with: srood train --resume {run}"
         )
+        self.step, self.number = step, number
         self.exit_code = 0 if number == signal.SIGTERM else 128 + number
 
 
@@ -36,42 +40,50 @@ class Asked:
 
 @contextmanager
 def noted() -> Iterator[Asked]:
-    """Note SIGTERM and SIGINT instead of ending; a second one ends at once. In threads nothing is changed."""
-    asked = Asked()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
+    """Note SIGTERM and SIGINT instead of ending; another one later ends at once. In threads nothing is changed."""
+    asked, first = Asked(), 0.0
 
     def note(number: int, frame: object) -> None:
-        if asked.number:
-            signal.signal(number, before[signal.Signals(number)])
+        nonlocal first
+        if not asked.number:
+            asked.number, first = number, time.monotonic()
+        elif time.monotonic() - first > REPEATED:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
             signal.raise_signal(number)
-        asked.number = number
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS:
-        signal.signal(number, note)
-    try:
+    with _handled_by(note):
         yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
-def passed_on() -> Iterator[None]:
-    """Pass SIGTERM on to the processes that this one has started, and wait for them; Ctrl-C reaches them itself."""
+def passed_on() -> Iterator[Asked]:
+    """Note SIGTERM and SIGINT, and pass them on to the processes that this one has started.
+
+    A signal that comes before there are any raises KeyboardInterrupt.
+    """
+    asked = Asked()
 
     def pass_on(number: int, frame: object) -> None:
-        for child in multiprocessing.active_children():
-            if number == signal.SIGTERM and child.pid is not None:
+        asked.number = asked.number or number
+        children = multiprocessing.active_children()
+        for child in children:
+            if child.pid is not None:
                 os.kill(child.pid, number)
+        if not children:
+            raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS:
-        signal.signal(number, pass_on)
+    with _handled_by(pass_on):
+        yield asked
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -53,8 +53,8 @@ class Stepper:
         self.fabric, self.config, self.classifier, self.device = fabric, config, classifier, fabric.device
         self.loss_of = objective(config)
         self.images, self.labels = data.images.to(self.device), data.labels.to(self.device)
-        self.pools = [part.to(self.device) for part in data.outliers]
-        self.outliers = torch.cat(self.pools) if self.pools else self.images[:0]
+        self.outliers = torch.cat([*data.outliers, data.images[:0]]).to(self.device)
+        self.pools = self.outliers.split([len(part) for part in data.outliers]) if data.outliers else ()
         self.id_scaling = self.outlier_scaling = scaling
         self.outlier_padding = config.crop_padding
         if tuning is not None:
@@ -81,7 +81,7 @@ class Stepper:
             ``loss``, its unweighted terms and ``id_accuracy``, over the batch of all processes.
 
         Raises:
-            NotFinite: the loss is not finite; nothing was changed by this step.
+            NotFinite: the loss is not finite; no weight was changed by this step.
             InputError: a batch is too small for the network.
         """
         config, fabric = self.config, self.fabric
@@ -91,11 +91,13 @@ class Stepper:
             group["lr"] = lr
         self.optimiser.zero_grad()
         numbers: dict[str, float] = {}
-        for part in range(config.accumulate):
-            ids = share_of(len(rows.id), config.accumulate, part, fabric)
-            others = share_of(len(rows.outliers), config.accumulate, part, fabric)
+        # the last batch of an epoch may have fewer rows than parts
+        parts = min(config.accumulate, len(rows.id), len(rows.outliers) if self.pools else len(rows.id))
+        for part in range(parts):
+            ids = share_of(len(rows.id), parts, part, fabric)
+            others = share_of(len(rows.outliers), parts, part, fabric)
             weight = len(ids.part) / ids.total
-            last = part == config.accumulate - 1
+            last = part == parts - 1
             with fabric.no_backward_sync(self.model, enabled=fabric.world_size > 1 and not last):
                 # one forward pass over ID images and outliers, so that batch norm sees both
                 for norm in self.norms:
@@ -108,8 +110,8 @@ class Stepper:
                 for name, value in step_numbers(loss, logits, y).items():
                     numbers[name] = numbers.get(name, 0.0) + weight * value
                 if not math.isfinite(numbers["loss"]):
-                    parts = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-                    raise NotFinite(f"the loss is not finite ({parts})")
+                    terms = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+                    raise NotFinite(f"the loss is not finite ({terms})")
                 fabric.backward(loss.total * weight)
         self.optimiser.step()
         return numbers
@@ -117,7 +119,10 @@ class Stepper:
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
             return self.model(x, return_features=True)
-        except ValueError as error:
+        except Exception as error:
+            if self.config.compile and type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+                what = str(error).strip().splitlines()[0]
+                raise InputError(f"--compile: the network cannot be compiled here ({what}); leave it out") from error
             if "more than 1 value per channel" not in str(error):
                 raise
             raise InputError(

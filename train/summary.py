@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from train import runs
+from train.logbook import read_log
 
 QUIET = ("step", "epoch", "lr", "steps", "seconds", "images_per_second", "validation_loss", "validation_accuracy")
 
@@ -23,8 +23,7 @@ def summarise(run: Path) -> dict[str, Any]:
         terms and the ID accuracy over the first and the last interval of the log; ``best``, what was measured on the
         held-out images where there are such.
     """
-    log = (run / runs.METRICS_FILE).read_text(encoding="utf-8")
-    lines = [json.loads(text) for text in log.splitlines()]
+    lines = read_log(run / runs.METRICS_FILE)
     seconds = sum(line["seconds"] for line in lines)
     images = sum(line["seconds"] * line["images_per_second"] for line in lines)
     validated = [line for line in lines if "validation_loss" in line]

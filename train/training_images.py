@@ -55,7 +55,7 @@ def training_images(config: AnyConfig, images: Images, sets: Sequence[OutlierSet
         InputError: there are too few images to hold any out.
     """
     pixels, labels = torch.from_numpy(images.images), torch.from_numpy(images.labels)
-    outliers = [torch.from_numpy(outliers.read_images()) for outliers in sets]
+    outliers = [torch.from_numpy(found.read_images()) for found in sets]
     if config.validation == 0:
         return TrainingImages(pixels, labels, outliers)
     kept, held_out = (
@@ -67,6 +67,9 @@ def training_images(config: AnyConfig, images: Images, sets: Sequence[OutlierSet
     for part in outliers:
         alike = np.zeros(len(part), np.int64)
         divided.append([part[rows] for rows in validation_split(alike, config.validation, config.seed)])
+    for found, (_, spared) in zip(sets, divided, strict=True):
+        if len(spared) == 0:
+            raise InputError(f"--validation {config.validation:g}: {found.path} has no row to spare")
     kept_outliers, held_out_outliers = ([pair[side] for pair in divided] for side in (0, 1))
     return TrainingImages(
         pixels[kept], labels[kept], kept_outliers, pixels[held_out], labels[held_out], held_out_outliers

@@ -11,8 +11,9 @@ from srood.models import check_model
 from srood.models.weights import WeightsInfo, load_model
 from srood.outliers import file_sha256
 from train import outlier_sets, runs
+from train.batchnorm import check_rows
 from train.config import PretrainConfig, TuneConfig, read_config
-from train.devices import placed, resolve_device
+from train.devices import placed
 from train.id_sets import check_classes, load_labelled, normalisation
 from train.loop import fit
 from train.plan import check_parts
@@ -48,8 +49,7 @@ def tune(config: TuneConfig, out: Path | None = None) -> Path:
     run = runs.choose_folder(config, out)
     weights = None if config.checkpoint is None else runs.find_weights(config.checkpoint)
     if weights is not None:
-        size = load_model(weights, config.model, config.image_size)[1].image_size
-        config = config if size is None else config.model_copy(update={"image_size": size})
+        config = _with_image_size(config, weights)
     outlier_sets.check_size(sets, config.image_size)
     images = load_labelled(id_specs(config.id)[0], config.image_size)
     config = with_method(config, len(images.class_names))
@@ -65,6 +65,7 @@ def tune(config: TuneConfig, out: Path | None = None) -> Path:
             f"note: {weights} may have been trained on images that this run holds out; pretrain with the same "
             "--validation and --seed to rule that out"
         )
+    check_rows(model, id_only=config.batch_norm == "id", shared=config.devices > 1)
     mean, std = normalisation(config.id, info, images.images)
 
     config = config.model_copy(update={"checkpoint": weights})
@@ -101,8 +102,7 @@ def resume(run: Path, device: str | None = None) -> Path:
     if runs.is_finished(run):
         say(f"{run}: this run is finished; nothing to do")
         return run
-    if device is not None:
-        config = config.model_copy(update={"device": str(resolve_device(device))})
+    config = placed(config if device is None else config.model_copy(update={"device": device}))
     record = runs.read_record(run)
     sets = outlier_sets.open_sets(config) if isinstance(config, TuneConfig) else []
     outlier_sets.check_unchanged(sets, record.get("outliers", []), run)
@@ -122,7 +122,10 @@ def with_method(config: TuneConfig, classes: int) -> TuneConfig:
         InputError: the method has no such option, or none for this number of classes.
     """
     named = {"alpha": config.alpha, "beta": config.beta}
-    given = {name: value for name, value in named.items() if value is not None} | config.method_options
+    given = {name: value for name, value in named.items() if value is not None}
+    for name in given.keys() & config.method_options.keys():
+        raise InputError(f"--method-option {name}: is given by --{name} too; give it once")
+    given |= config.method_options
     if config.sparsity_on == "all":
         if "outlier_sparsity" not in find_method(config.workflow).options:
             raise InputError(
@@ -133,13 +136,22 @@ def with_method(config: TuneConfig, classes: int) -> TuneConfig:
     return config.model_copy(update={"method": config.workflow, "method_options": options, "alpha": None, "beta": None})
 
 
+def _with_image_size(config: TuneConfig, weights: Path) -> TuneConfig:
+    size = load_model(weights, config.model, config.image_size)[1].image_size
+    if size is not None and size != config.image_size and "image_size" in config.model_fields_set:
+        raise InputError(f"--image-size {config.image_size}: {weights} is of images of {size} pixels; leave it out")
+    return config if size is None else config.model_copy(update={"image_size": size})
+
+
 def _pretrained(config: TuneConfig, images: Images) -> Path:
     found = runs.find_pretrained(config, images.fingerprint)
     if found is not None:
         steps = runs.read_record(found)["steps"]
         say(f"no --checkpoint given: starting from the newest pretrained run, {found} ({steps:,} steps)")
         return found / runs.MODEL_FILE
-    say(f"no --checkpoint given and no pretrained run of {config.model} on {config.id} found: pretraining first")
-    shared = set(PretrainConfig.model_fields) - {"epochs", "lr", "final_lr", "tensorboard"}
+    which = f"{config.model} on {config.id}" + (" with the same held-out images" if config.validation else "")
+    say(f"no --checkpoint given and no pretrained run of {which} found: pretraining first")
+    own = {"epochs", "lr", "final_lr", "crop_padding", "tensorboard"}  # pretraining's own defaults
+    shared = set(PretrainConfig.model_fields) - own
     settings = {name: getattr(config, name) for name in shared}
     return pretrain(PretrainConfig(**settings), id_images=images) / runs.MODEL_FILE

@@ -10,6 +10,7 @@ import typer
 
 from srood.errors import InputError
 from train.commands.options import (
+    MACHINE,
     MODEL_HELP,
     Device,
 )
@@ -60,8 +61,8 @@ def evaluate(
     ] = None,
     draw_seed: Annotated[int | None, typer.Option(help="Seed of the draws.", show_default="0")] = None,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or auto.")] = "32-true",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 500,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or auto.", rich_help_panel=MACHINE)] = "32-true",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.", rich_help_panel=MACHINE)] = 500,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep outputs in the run and use them again.")
     ] = True,

@@ -109,7 +109,8 @@ def train(
         Path | None,
         typer.Option(
             help="Run folder or weights file to start from. By default the newest pretrained run under runs/ for this "
-            "ID set and model; where there is none, one is pretrained first.",
+            "ID set and model that held out the same images; where there is none, one is pretrained first. "
+            "With --seeds a folder of as many pretrained runs will do too.",
             show_default=False,
         ),
     ] = None,
@@ -153,7 +154,7 @@ def train(
     ] = "id",
     outlier_order: Annotated[str, _outliers("shuffled, or stored: as in the set.", SWITCHES)] = "shuffled",
     epoch_ends_with: Annotated[
-        str, _outliers("id: outliers cycle. shorter: an epoch ends where the outliers do.", SWITCHES)
+        str, _outliers("id: outliers cycle. shorter: an epoch ends where a set of outliers does.", SWITCHES)
     ] = "id",
     epochs: Epochs = 10,
     batch_size: BatchSize = 128,
@@ -176,20 +177,24 @@ def train(
 ) -> None:
     """Tune a pretrained classifier: SROE with --outliers, SR without, or what they are compared with."""
     if resume is None:
-        from train.config import PAPER_PROTOCOL, TuneConfig
+        from train.config import TuneConfig, make_config, paper_protocol
         from train.tune import tune
 
         settings = _settings(context, TuneConfig)
-        settings["method_options"] = dict(_named_value(text) for text in method_option or ())
+        if method_option:
+            settings["method_options"] = dict(_named_value(text) for text in method_option)
         if protocol is Protocol.paper:
-            settings |= {name: value for name, value in PAPER_PROTOCOL.items() if not _given(context, name)}
+            switches = paper_protocol(make_config(TuneConfig, settings).workflow)
+            settings |= {name: value for name, value in switches.items() if name not in settings}
         _start(TuneConfig, tune, settings, seeds, out)
     else:
         _resume(context, resume, device)
 
 
 def _settings(context: typer.Context, kind: Any) -> dict[str, Any]:
-    return {name: value for name, value in context.params.items() if name in kind.model_fields}
+    """What was given; the rest has the configuration's defaults, which are those of the options."""
+    given = {name: value for name, value in context.params.items() if _given(context, name)}
+    return {name: value for name, value in given.items() if name in kind.model_fields}
 
 
 def _named_value(text: str) -> tuple[str, Any]:

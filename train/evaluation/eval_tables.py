@@ -174,12 +174,17 @@ def _divided(table: Table, width: int) -> list[Table]:
 
     Missing sets that do not fit into the first are left to the notes.
     """
+
+    def widths_of(columns: Sequence[str]) -> list[int]:
+        figures = [max(len(_plain(row[n])) + 1 for row in table.rows) for n in range(len(columns))]
+        lines = [max(map(len, column.splitlines())) for column in columns]
+        return [max(pair) + GAP for pair in zip(figures, lines, strict=True)]
+
+    if sum(widths_of(table.columns)) <= width:
+        return [table]
     columns = [column.replace(": ", ":\n").replace(" of ", " of\n", 1) for column in table.columns]
     columns = [re.sub(r"(?<=\w):(?=\w)", ":\n", column) for column in columns]
-    widths = [
-        max(*map(len, columns[n].splitlines()), *(len(_plain(row[n])) + 1 for row in table.rows)) + GAP
-        for n in range(len(columns))
-    ]
+    widths = widths_of(columns)
     parts: list[list[int]] = [[]]
     used = widths[0]
     for number in range(1, len(columns)):

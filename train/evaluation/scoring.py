@@ -56,8 +56,15 @@ def score_images(
                     scores[name][score] = values
             progress.advance(task)
     if ODIN in names:
-        for name, each in sets.items():
-            scores[name][ODIN] = passes.odin_scores(each).numpy()
+        try:
+            of_odin = {name: passes.odin_scores(each).numpy() for name, each in sets.items()}
+        except InputError as error:
+            if ODIN in required:
+                raise
+            failed[ODIN] = str(error)
+        else:
+            for name, values in of_odin.items():
+                scores[name][ODIN] = values
     if not scores[""]:
         raise InputError(f"--score: none of the scores can be had; {next(iter(failed.values()))}")
     ordered = {name: {s: found[s] for s in names if s in found} for name, found in scores.items()}
