@@ -32,12 +32,11 @@ from srood.calibration import (
 from srood.devices import resolve_device
 from srood.errors import InputError
 from srood.models import Classifier
-from srood.models.weights import Triple, load_model, read_info
+from srood.models.weights import MODEL_FILE, Triple, load_model, read_info
 from srood.normalisation import apply_normalisation, scale_and_shift
 from srood.outliers import file_sha256
 
 BATCH = 500  # as evaluation's: equal batches give equal bits
-WEIGHTS = "model.safetensors"  # in a run folder
 
 # (N, S, S, 3) uint8 -> logits (N, C), confidence (N,), scores (N,)
 Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -185,11 +184,11 @@ def open_network(path: Path) -> tuple[PixelClassifier, Calibration]:
     Raises:
         InputError: as of `load_detector`.
     """
-    weights = path / WEIGHTS if path.is_dir() else path
+    weights = path / MODEL_FILE if path.is_dir() else path
     if not path.exists():
         raise InputError(f"{path}: no such run folder, weights file or exported detector; check the path")
     if path.is_dir() and not weights.is_file():
-        raise InputError(f"{path}: holds no {WEIGHTS}; give the folder of a finished run")
+        raise InputError(f"{path}: holds no {MODEL_FILE}; give the folder of a finished run")
     if path.suffix.lower() in (".pt", ".pth"):
         raise InputError(
             f"{path}: is code as well as weights, which is not run here; give the run or the safetensors file, or load "

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from srood.calibration import Calibration, detector_score
-from srood.detector import WEIGHTS, PixelClassifier, open_network
+from srood.calibration import CALIBRATION_FILE, Calibration, detector_score
+from srood.detector import PixelClassifier, open_network
 from srood.errors import InputError
 from srood.files import check_place, replace_file
-from srood.models.weights import WeightsInfo, save_weights
+from srood.models.weights import MODEL_FILE, WeightsInfo, save_weights
 from srood.scores import Score
 from train.local_paths import folders_in, without_paths
 
@@ -33,7 +33,7 @@ SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"
 INPUT = "images"
 OUTPUTS = ("logits", "class_index", "confidence", "score", "is_ood")
 OPSET, OLDER_OPSET = 18, 17
-EXTRA_FILE = "detector.json"  # in a TorchScript archive
+EXTRA_FILE = CALIBRATION_FILE  # in a TorchScript archive
 TOLERANCE = 1e-3  # between a graph that was written and the one it was made from, as a share of the largest logit
 
 
@@ -86,7 +86,7 @@ def export(path: Path, format: str | None = None, out: Path | None = None) -> Pa
         raise InputError(f"--out {out}: must end in {suffix} for --format {format}")
     check_place(out, "--out ")
     network, calibration = open_network(path)
-    if out.exists() and out.samefile(path / WEIGHTS if path.is_dir() else path):
+    if out.exists() and out.samefile(path / MODEL_FILE if path.is_dir() else path):
         raise InputError(f"--out {out}: holds the weights that are exported, and is not replaced; name another file")
     calibration = _without_paths(calibration)
     if format == "safetensors":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from srood.errors import InputError
 from srood.metrics import CONVENTIONS, DEFAULT_CONVENTION
-from srood.scores import choose
+from srood.posthoc import choose
 from train.evaluation.measures import Draws
 
 PROTOCOLS = ("paper",)
