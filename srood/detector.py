@@ -32,12 +32,11 @@ from srood.calibration import (
 from srood.devices import resolve_device
 from srood.errors import InputError
 from srood.models import Classifier
-from srood.models.weights import Triple, load_model, read_info
+from srood.models.weights import MODEL_FILE, Triple, load_model, read_info
 from srood.normalisation import apply_normalisation, scale_and_shift
 from srood.outliers import file_sha256
 
 BATCH = 500  # as evaluation's: equal batches give equal bits
-WEIGHTS = "model.safetensors"  # in a run folder
 
 # (N, S, S, 3) uint8 -> logits (N, C), confidence (N,), scores (N,)
 Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -162,8 +161,8 @@ def load_detector(path: str | Path, device: str = "auto", threshold: float | Non
         threshold: one to use instead of the calibrated one
 
     Raises:
-        InputError: no such path, not calibrated, weights that are not those that were calibrated, a device that is not
-            there, or onnxruntime is missing.
+        InputError: no such path, not calibrated, weights that are not those that were calibrated, an ONNX graph that is
+            not what its record says, a device that is not there, or onnxruntime is missing.
     """
     path = Path(path)
     if path.suffix.lower() == ".onnx":
@@ -185,11 +184,11 @@ def open_network(path: Path) -> tuple[PixelClassifier, Calibration]:
     Raises:
         InputError: as of `load_detector`.
     """
-    weights = path / WEIGHTS if path.is_dir() else path
+    weights = path / MODEL_FILE if path.is_dir() else path
     if not path.exists():
         raise InputError(f"{path}: no such run folder, weights file or exported detector; check the path")
     if path.is_dir() and not weights.is_file():
-        raise InputError(f"{path}: holds no {WEIGHTS}; give the folder of a finished run")
+        raise InputError(f"{path}: holds no {MODEL_FILE}; give the folder of a finished run")
     if path.suffix.lower() in (".pt", ".pth"):
         raise InputError(
             f"{path}: is code as well as weights, which is not run here; give the run or the safetensors file, or load "
@@ -252,6 +251,20 @@ def _open_onnx(path: Path, device: str) -> tuple[Calibration, Run]:
     metadata = session.get_modelmeta().custom_metadata_map
     if "detector" not in metadata:
         raise InputError(f"{path}: is an ONNX model but no detector; make one with `srood export --format onnx`")
+    calibration = parse_calibration(metadata["detector"], str(path))
+    size, classes = calibration.image_size, len(calibration.class_names)
+    expected = {"images": (size, size, 3), "logits": (classes,), "confidence": (), "score": ()}
+    found = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
+    for name, shape in expected.items():
+        if name not in found:
+            raise InputError(f"{path}: has no '{name}', which a detector has; export it again")
+        if len(found[name]) != 1 + len(shape) or any(
+            isinstance(side, int) and side != wanted for side, wanted in zip(found[name][1:], shape, strict=True)
+        ):
+            raise InputError(
+                f"{path}: its record is of {classes} classes and images of {size} pixels, but its '{name}' is "
+                f"{tuple(found[name])}; export it again"
+            )
 
     def run(images: np.ndarray) -> Outputs:
         logits, confidence, scores = session.run(["logits", "confidence", "score"], {"images": images})
@@ -259,7 +272,7 @@ def _open_onnx(path: Path, device: str) -> tuple[Calibration, Run]:
             raise InputError(f"{path}: gives logits that are not finite; export other weights")
         return logits, confidence, scores
 
-    return parse_calibration(metadata["detector"], str(path)), run
+    return calibration, run
 
 
 def _listed(images: ImageLike | Sequence[ImageLike]) -> np.ndarray | list[np.ndarray | Image.Image | Path]:

@@ -34,6 +34,21 @@ def check_place(path: Path, option: str = "") -> None:
         raise InputError(f"{option}{path}: is not a file and is not replaced; name another")
 
 
+def check_folder(folder: Path, option: str = "") -> None:
+    """Check, before work that takes long, that files can be put into `folder`, which need not be there yet.
+
+    Raises:
+        InputError: it is a file, or the nearest of its parents that is there is one or cannot be written to; `option`
+            is what the message begins with.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InputError(f"{option}{folder}: is a file; name a folder")
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "cannot be written to" if nearest.is_dir() else "is a file"
+        raise InputError(f"{option}{folder}: cannot be made, for {nearest} {reason}; name another folder")
+
+
 def write_text(path: Path, text: str, errors: str = "strict") -> None:
     """Write a whole text file in UTF-8; `errors` says what becomes of characters that it cannot hold."""
     replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8", errors=errors))

@@ -11,6 +11,7 @@ layers, MCD needs dropout, MCM texts, and WeightedEBO weights from VOS training.
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from srood import distance_scores, posterior_scores, shaping_scores
 from srood.errors import InputError
-from srood.scores import Score
+from srood.scores import ODIN, SCORES, Score
 
 Builder = Callable[[nn.Linear, Tensor, Tensor, Tensor], Score]
 CHUNK = 4096  # images scored at once, which bounds memory
@@ -82,6 +83,32 @@ POSTHOC: dict[str, Posthoc] = {
     "nci": Posthoc("Neural-collapse inspired (NCI)", "Liu and Qin, CVPR 2025, arXiv:2311.01479", distance_scores.nci),
     "pnml": Posthoc("pNML regret", "Bibas et al., NeurIPS 2021, arXiv:2110.09246", distance_scores.pnml),
 }
+
+
+def choose(names: Sequence[str]) -> list[str]:
+    """The names of scores that ``--score`` stands for, in the order given, each once.
+
+    Args:
+        names: names, also several in one with commas between; ``default`` for all of `srood.scores.SCORES` and
+            ``all`` for these, ODIN and all of `POSTHOC`. None at all is ``default``.
+
+    Raises:
+        InputError: an unknown name; the message has those most like it.
+    """
+    every = [*SCORES, ODIN, *POSTHOC]
+    chosen: list[str] = []
+    for name in [part.strip() for text in names or ["default"] for part in text.split(",")]:
+        if name == "all":
+            chosen += every
+        elif name == "default":
+            chosen += SCORES
+        elif name in every:
+            chosen.append(name)
+        else:
+            near = difflib.get_close_matches(name, every, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(every)}, default, all"
+            raise InputError(f"--score {name}: is unknown; {hint}")
+    return list(dict.fromkeys(chosen))
 
 
 def needs_id_images(names: Sequence[str]) -> bool:

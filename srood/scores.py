@@ -1,19 +1,15 @@
 """OOD scores: one function each from logits or features to a score an image. Larger = more OOD, for every score here.
 
 Inputs are (N, C) logits or (N, D) features in any floating type, outputs (N,) scores in float32 or wider. `SCORES` has
-all of them by name, as functions of logits and features; `choose` knows these and those of srood.posthoc and
-srood.odin.
+all of them by name, as functions of logits and features; `srood.posthoc.choose` knows these and all others.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-from srood.errors import InputError
 
 
 def energy(logits: Tensor) -> Tensor:
@@ -59,34 +55,6 @@ SCORES: dict[str, Score] = {
     "sparsity": lambda logits, features: sparsity(features),
 }
 ODIN = "odin"  # srood.odin: needs the network, not only logits and features
-
-
-def choose(names: Sequence[str]) -> list[str]:
-    """The names of scores that ``--score`` stands for, in the order given, each once.
-
-    Args:
-        names: names, also several in one with commas between; ``default`` for all of `SCORES` and ``all`` for these,
-            ODIN and all of `srood.posthoc.POSTHOC`. None at all is ``default``.
-
-    Raises:
-        InputError: an unknown name; the message has those most like it.
-    """
-    from srood.posthoc import POSTHOC  # which is built on this module
-
-    every = [*SCORES, ODIN, *POSTHOC]
-    chosen: list[str] = []
-    for name in [part.strip() for text in names or ["default"] for part in text.split(",")]:
-        if name == "all":
-            chosen += every
-        elif name == "default":
-            chosen += SCORES
-        elif name in every:
-            chosen.append(name)
-        else:
-            near = difflib.get_close_matches(name, every, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(every)}, default, all"
-            raise InputError(f"--score {name}: is unknown; {hint}")
-    return list(dict.fromkeys(chosen))
 
 
 def _full_precision(x: Tensor) -> Tensor:

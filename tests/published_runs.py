@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 from digits_images import digits, write_digits, write_noise, write_parquet
@@ -40,7 +39,7 @@ def make_local(root: Path, evaluated: Path) -> Path:
     settings = {**SMALL, "outlier_batch_size": 16, "alpha": 0.03}
     config = TuneConfig(id=str(id_set), checkpoint=evaluated, outliers=noise, **settings)
     run = tune(config, root / "runs" / "first try")
-    shutil.copytree(id_set, root / "other")
+    write_digits(root / "other", train=30, test=40)
     evaluate(run, [str(root / "photos of mine/train.parquet"), str(root / "other/train.parquet")])
     detector = {
         "score": "energy",

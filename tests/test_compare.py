@@ -206,6 +206,15 @@ def test_evaluations_that_are_not_alike_are_refused(made, copy, tmp_path):
         "id": (lambda r: r["id"].update(spec="cifar100:test"), "are of different ID sets .*cifar100:test"),
         "images": (lambda r: r["ood"][near].update(fingerprint=other), f"near.parquet is not the same .*{other[:12]}"),
         "test": (lambda r: r["id"].update(fingerprint=other), f"test.parquet is not the same .*{other[:12]}"),
+        "nested": (lambda r: r["convention"].pop("tpr"), "eval.json: has no 'convention.tpr'; it is of another"),
+        "set": (lambda r: r["ood"][near].pop("fingerprint"), "eval.json: has no 'ood.*near.parquet.fingerprint'"),
+        "score": (
+            lambda r: r["ood"][near]["scores"].pop("energy"),
+            "eval.json: has no 'ood.*scores.energy' with fpr95, auroc",
+        ),
+        "figure": (lambda r: r["mean"]["msp"].pop("auroc"), "eval.json: has no 'mean.msp' with fpr95, auroc, aupr_in"),
+        "kind": (lambda r: r.update(convention="paper"), "eval.json: 'convention' cannot be read"),
+        "list": (lambda r: r.update(missing=[]), "eval.json: 'missing' cannot be read"),
         "version": (lambda r: r.pop("sets"), "eval.json: has no 'sets'; it is of another version"),
     }
     cases = [(copy(name, edit), message) for name, (edit, message) in edits.items()]
@@ -220,11 +229,20 @@ def test_evaluations_that_are_not_alike_are_refused(made, copy, tmp_path):
         compare([a, broken])
     with pytest.raises(InputError, match="the same run is given twice"):
         compare([a, a / "." / ".." / "a"])
+    with pytest.raises(InputError, match="the same run is given twice"):
+        compare([a, a / "eval.json"])
+    with pytest.raises(InputError, match="--score default: stands for scores of `srood eval`; name the scores here"):
+        compare([a, made["b"]], ["default"])
     with pytest.raises(InputError, match="nothing to compare"):
         compare([a])
     with pytest.raises(InputError, match="--score knn: .* was evaluated with energy, msp, max-logit, sparsity"):
         compare([a, made["b"]], ["knn"])
     assert compare([a, copy("same")]).rows[1].run.name == "same"
+
+
+def test_the_working_folder_has_its_name(made, copy, monkeypatch):
+    monkeypatch.chdir(copy("here"))
+    assert [row.run.name for row in compare([made["a"], Path(".")]).rows] == ["a", "here"]
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(copy):
@@ -252,6 +270,12 @@ def test_plots_need_the_scores_of_that_evaluation_and_tables_do_not(made, copy, 
     (mixed / "eval-scores.npz").write_bytes(b"PK")
     assert "cannot be read" in srood("compare", made["a"], mixed, "--out", tmp_path / "out")[2]
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_found_first(made, srood, tmp_path):
+    code, out, err = srood("compare", made["a"], tmp_path / "nothing", "--out", made["near"] / "sub")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: --out {made['near'] / 'sub'}: cannot be made, for {made['near']} is a file")
 
 
 def test_missing_sets_are_shown_as_missing(made, copy, srood):

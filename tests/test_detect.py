@@ -22,7 +22,7 @@ from srood.errors import InputError
 from srood.metrics import fpr_at_tpr
 from train import cli
 from train.detection.calibrate import calibrate
-from train.detection.detect import detect, detections, open_sources
+from train.detection.detect import Detection, detect, detections, open_sources, write_detections
 from train.detection.thresholds import choose_threshold
 from train.evaluation.evaluate import evaluate
 
@@ -126,6 +126,18 @@ def test_csv_and_table_say_the_same_as_json(weights, photos):
             assert line.index(row["image"]) == header.index("image")
         else:
             assert line.startswith("unusable") and line.endswith(f"{row['image']} ({row['reason']})")
+
+
+def test_names_in_the_table_say_nothing_to_the_terminal():
+    names = ("a\x1b[2Jb", "cat\nin", "grün\udcff")
+    found = [Detection("\x1b]0;x\x07.png", "ok", name, 0, 0.5, 1.0, False) for name in names]
+    stream = io.StringIO()
+    write_detections(found, "table", stream, names)
+    text = stream.getvalue()
+    assert [line.split()[3:] for line in text.splitlines()[1:]] == [
+        [name, r"\x1b]0;x\x07.png"] for name in (r"a\x1b[2Jb", r"cat\nin", r"grün\udcff")
+    ]
+    text.encode()  # without surrogates
 
 
 def test_images_are_read_a_batch_at_a_time(weights, photos):

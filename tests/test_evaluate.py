@@ -21,8 +21,10 @@ from srood.models import build_model
 from srood.models.weights import WeightsInfo, load_model, save_weights
 from train.commands.evaluation import print_evaluation
 from train.config import PretrainConfig
+from train.evaluation.compare_plots import plot_accuracy, plot_rocs, plot_score_grid
 from train.evaluation.evaluate import evaluate
 from train.evaluation.outputs import forward
+from train.evaluation.plots import plot_histograms, plot_roc
 from train.evaluation.score_files import read_scores
 from train.pretrain import pretrain
 
@@ -172,6 +174,18 @@ def test_files_written_say_the_same_twice(run, ood, id_set, tmp_path):
         assert min(Image.open(tmp_path / "a" / plot).size) >= 400
 
 
+def test_a_dollar_in_a_name_is_drawn_as_it_is(tmp_path):
+    scores = {name: np.arange(5.0) for name in ("plain", "a$_$b")}
+    for number, name in enumerate(scores):
+        plot_histograms(np.arange(9.0), {name: scores[name]}, name, tmp_path / f"scores-{number}.png")
+        plot_roc(np.arange(9.0), {name: scores[name]}, name, tmp_path / f"roc-{number}.png")
+        pairs = {name: {name: [(np.arange(9.0), scores[name])]}}
+        plot_rocs(pairs, {name: {name: 0.5}}, 0.95, tmp_path / f"rocs-{number}.png")
+        plot_score_grid(pairs, tmp_path / f"grid-{number}.png")
+        plot_accuracy({name: (0.9, None, 0.8, None)}, name, tmp_path / f"accuracy-{number}.png")
+    assert len(list(tmp_path.iterdir())) == 10
+
+
 def test_the_table_shows_what_was_measured(run, ood, capsys):
     result = evaluate(run, [ood], device="cpu")
     print_evaluation(result)
@@ -204,6 +218,8 @@ def test_what_cannot_be_evaluated_is_refused_before_any_forward_pass(run, ood, i
         (run, [ood], {"draws": 3, "draw_seed": -1}, "--draw-seed -1"),
         (run, ["openood"], {}, "--ood openood: has no sets for the ID set"),
         (run, [ood], {"out": weights}, "is a file; name a folder"),
+        (run, [ood], {"out": weights / "sub"}, "--out .*sub: cannot be made, for .*model.safetensors is a file"),
+        (run, [ood], {"draw_seed": 0}, "--draw-seed 0: needs --draws"),
         (tmp_path / "nothing", [ood], {}, "no such run folder or weights file"),
         (tmp_path, [ood], {}, "is not a run folder"),
         (weights, [ood], {"model": "wrn-40-2"}, "holds weights of resnet20, not of wrn-40-2"),
@@ -212,6 +228,14 @@ def test_what_cannot_be_evaluated_is_refused_before_any_forward_pass(run, ood, i
     for path, specs, options, message in cases:
         with pytest.raises(InputError, match=message):
             evaluate(path, specs, **options)
+
+
+def test_a_copy_of_an_ood_set_is_refused(run, ood, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.evaluation.passes.forward", None)  # calling it would be a TypeError
+    copy = tmp_path / "copy.parquet"
+    copy.write_bytes(Path(ood).read_bytes())
+    with pytest.raises(InputError, match=r"inverted\.parquet and .*copy\.parquet are the same images; give one"):
+        evaluate(run, [ood, str(copy)], device="cpu", cache=False)
 
 
 def test_a_weights_file_of_other_classes_is_refused(id_set, ood, tmp_path):
@@ -228,6 +252,21 @@ def test_a_weights_file_of_other_classes_is_refused(id_set, ood, tmp_path):
     save_file(build_model("resnet20", 10).state_dict(), bare)
     with pytest.raises(InputError, match="gives the mean and std"):
         evaluate(bare, [ood], model="resnet20", id_set=str(id_set))
+
+
+def test_training_images_whose_classes_have_other_names_are_refused(ood, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.evaluation.passes.forward", None)  # calling it would be a TypeError
+    images, _ = digits()
+    weights = tmp_path / "bare.safetensors"
+    info = WeightsInfo("resnet20", mean=(0.3, 0.3, 0.3), std=(0.4, 0.4, 0.4))
+    save_weights(weights, build_model("resnet20", 10).state_dict(), info)
+    shifted = tmp_path / "shifted"
+    for part, letters in (("train", "bcdefghijk"), ("test", "abcdefghij")):
+        for letter, image in zip(letters, images, strict=False):
+            (shifted / part / letter).mkdir(parents=True)
+            Image.fromarray(image).save(shifted / part / letter / "0.png")
+    with pytest.raises(InputError, match=r"shifted/train: has other classes than .*/test \('b' where that has 'a'\)"):
+        evaluate(weights, [ood], id_set=str(shifted), scores=["react"], device="cpu")
 
 
 def test_resnet20_on_cifar10_against_numpy_and_scikit_learn(srood_data, tmp_path, monkeypatch):

@@ -47,6 +47,11 @@ def _run_torchscript(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(OUTPUTS, (output.numpy() for output in outputs), strict=True))
 
 
+def _published(record: Calibration) -> Calibration:
+    """The record as an export holds it: without the folder of the held-out images."""
+    return record.model_copy(update={"images": record.images.model_copy(update={"spec": "held-out.npy"})})
+
+
 RUN = {"onnx": _run_onnx, "torchscript": _run_torchscript}
 
 
@@ -114,7 +119,7 @@ def test_other_scores_are_in_the_graph(tmp_path, images, score):
 def test_an_onnx_file_is_a_detector_too(weights, exported, images, tmp_path):
     out = exported["onnx"]
     ours, theirs = load_detector(weights, "cpu"), load_detector(out)
-    assert theirs.calibration == ours.calibration
+    assert theirs.calibration == _published(ours.calibration)
     a, b = ours.predict(images), theirs.predict(list(images))
     np.testing.assert_allclose(b.scores, a.scores, rtol=1e-5, atol=1e-4)
     assert a.names == b.names
@@ -132,10 +137,29 @@ def test_an_onnx_file_is_a_detector_too(weights, exported, images, tmp_path):
         load_detector(tmp_path / "text.onnx")
 
 
+def test_an_onnx_file_whose_record_is_of_another_graph(exported, tmp_path):
+    model = onnx.load(exported["onnx"])
+    (entry,) = [entry for entry in model.metadata_props if entry.key == "detector"]
+    record = json.loads(entry.value)
+    for change, message in (
+        ({"class_names": list(CLASSES[:9])}, r"of 9 classes and .*'logits' is \('N', 10\)"),
+        ({"image_size": 16}, r"images of 16 pixels, but its 'images' is \('N', 32, 32, 3\)"),
+    ):
+        entry.value = json.dumps(record | change)
+        onnx.save(model, tmp_path / "changed.onnx")
+        with pytest.raises(InputError, match=rf"changed\.onnx: its record .*{message}"):
+            load_detector(tmp_path / "changed.onnx")
+    entry.value = json.dumps(record)
+    model.graph.output.pop(3)  # the score
+    onnx.save(model, tmp_path / "changed.onnx")
+    with pytest.raises(InputError, match=r"changed\.onnx: has no 'score', which a detector has"):
+        load_detector(tmp_path / "changed.onnx")
+
+
 def test_what_an_onnx_file_says_of_itself(weights, exported, tmp_path):
     out = exported["onnx"]
     model = onnx.load(out)
-    record = load_detector(weights, "cpu").calibration
+    record = _published(load_detector(weights, "cpu").calibration)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(metadata["class_names"]) == list(CLASSES)
     assert float(metadata["threshold"]) == record.threshold
@@ -150,10 +174,16 @@ def test_what_an_onnx_file_says_of_itself(weights, exported, tmp_path):
     assert again.read_bytes() == out.read_bytes()
 
 
-def test_files_name_no_path_of_this_machine(exported):
+def test_files_name_no_path_of_this_machine(exported, weights):
     here = str(Path(cli.__file__).parent.parent).encode()
+    held_out = load_detector(weights, "cpu").calibration.images.spec
+    assert held_out == str(weights.parent / "held-out.npy")
+    for path in (exported["onnx"], exported["safetensors"]):
+        record = load_detector(path, "cpu").calibration
+        assert (record.images.spec, record.class_names) == ("held-out.npy", CLASSES)
     for path in exported.values():
         content = path.read_bytes()
+        assert str(weights.parent).encode() not in content
         assert here not in content and b"site-packages" not in content and b"\nFile " not in content
 
 
@@ -196,7 +226,7 @@ def test_graphs_run_where_there_is_no_srood(weights, exported, images, tmp_path)
 def test_a_safetensors_file_carries_its_detector(weights, exported, images, tmp_path):
     out = Path(shutil.copy(exported["safetensors"], tmp_path))
     ours, theirs = load_detector(weights, "cpu"), load_detector(out, "cpu")
-    assert theirs.calibration == ours.calibration
+    assert theirs.calibration == _published(ours.calibration)
     assert np.array_equal(theirs.predict(images).scores, ours.predict(images).scores)
     info = read_info(out)
     assert (info.arch, info.mean, info.std, info.class_names, info.image_size) == ("resnet20", MEAN, STD, CLASSES, 32)
@@ -229,9 +259,42 @@ def test_what_cannot_be_exported(weights, tmp_path, monkeypatch):
         export(weights, "onnx", tmp_path / "net.onnx")
     monkeypatch.setattr("train.detection.export._to_onnx", lambda graph, size: onnx.ModelProto())
     monkeypatch.delitem(sys.modules, "onnxscript")
-    with pytest.raises(onnx.checker.ValidationError):
+    with pytest.raises(InputError, match="--format onnx: resnet20 cannot be exported"):  # the checker's refusal
         export(weights, "onnx", tmp_path / "net.onnx")
     assert not list(tmp_path.glob("net.*"))
+
+
+def test_the_weights_are_not_overwritten(weights, tmp_path, monkeypatch):
+    beside = weights.with_suffix(".detector.json")
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(weights, run / "model.safetensors")
+    shutil.copy(beside, run / "detector.json")
+    before = (run / "model.safetensors").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    for path in (run, run / "model.safetensors"):
+        if path.is_file():
+            shutil.copy(beside, run / "model.detector.json")
+        for out in (run / "model.safetensors", Path("run/../run/model.safetensors")):
+            with pytest.raises(InputError, match=r"model\.safetensors: holds the weights that are exported"):
+                export(path, "safetensors", out)
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("format", RUN)
+def test_a_network_that_no_exporter_takes_is_one_line(weights, tmp_path, monkeypatch, format):
+    from train.detection import export as module
+
+    class Unexportable(module.DetectorGraph):
+        def forward(self, images):
+            raise RuntimeError("no such operator\nand a long explanation")
+
+    monkeypatch.setattr(module, "DetectorGraph", Unexportable)
+    with pytest.raises(
+        InputError, match=f"^--format {format}: resnet20 cannot be exported \\(no such operator\\); use"
+    ):
+        export(weights, format, tmp_path / f"net{SUFFIXES[format]}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_graph_that_says_something_else_is_not_written(weights, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from train.publishing.local_paths import shorten, without_paths
+from train.local_paths import shorten, without_paths
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,9 @@ from train.publishing.local_paths import shorten, without_paths
         ("file:///home/me/mini.h5", "mini.h5"),
         ("/home/me/a.h5:0.5", "a.h5:0.5"),
         ("not found; tried /home/me/data/x.parquet, hf://owner/name@main/x", "not found; tried x.parquet, hf://owner/name@main/x"),
+        ("hf://a/b@c/x.parquet: no room for '/home/me/.cache/b/x'", "hf://a/b@c/x.parquet: no room for 'x'"),
+        ("timm:resnet18 was read from /home/me/x.bin", "timm:resnet18 was read from x.bin"),
+        ("see file:///home/me/x.bin", "see x.bin"),
         ("cifar10:test", "cifar10:test"),
         ("hf://owner/name@0123:train", "hf://owner/name@0123:train"),
         ("https://huggingface.co/owner/name", "https://huggingface.co/owner/name"),

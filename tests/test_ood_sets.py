@@ -91,6 +91,7 @@ def test_what_is_refused(hub, tmp_path):
         ([], "--ood: is missing; .*--ood openood or --ood paper"),
         (["textures", "textures"], "textures is given twice"),
         (["textures", "textures:test"], "textures is given twice"),
+        ([str(folder), f"{folder}/../textures"], "textures is given twice, also as .*/../textures; give it once"),
         (["paper", "svhn"], r"^svhn: not found; tried \$SROOD_DATA"),  # asked for by itself
         (["textures", str(folder), "no-such-set"], "^no-such-set: no such file, folder or named set"),
     ]

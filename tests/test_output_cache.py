@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +177,41 @@ def test_the_code_of_another_network_or_package_is_another_code(monkeypatch):
     assert resnet != forward_code(build_model("wrn-40-2", 10))
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0")
     assert resnet != forward_code(build_model("resnet20", 10))
+
+
+@pytest.fixture
+def edit(tmp_path, monkeypatch):
+    """Makes an imported module one whose file was changed."""
+
+    def change(name: str) -> None:
+        module = sys.modules[name]
+        copy = tmp_path / f"{name}.py"
+        copy.write_text(Path(module.__file__).read_text() + "\n# changed\n")
+        monkeypatch.setattr(module, "__file__", str(copy))
+
+    return change
+
+
+@pytest.mark.parametrize("module", ["srood.normalisation", "srood.precision", "srood.models.resnet"])
+def test_a_change_of_a_module_that_outputs_come_from_is_another_code(edit, module):
+    before = forward_code(build_model("resnet20", 10))
+    edit(module)
+    assert forward_code(build_model("resnet20", 10)) != before
+
+
+def test_odin_is_computed_anew_with_other_code_and_outputs_are_not(run, ood, passed, edit, monkeypatch):
+    def again() -> list[int]:
+        passed.clear()
+        evaluate(run, [ood], device="cpu", scores=["energy", "odin"])
+        return list(passed)
+
+    assert again() == [20, 12, -20, -12]
+    assert again() == []
+    edit("srood.odin")
+    assert again() == [-20, -12]
+    version = importlib.metadata.version
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0" if name == "pytorch-ood" else version(name))
+    assert again() == [-20, -12]
 
 
 def test_images_beyond_what_is_held_in_memory_are_read_again(run, ood, passed, monkeypatch):

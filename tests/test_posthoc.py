@@ -16,8 +16,8 @@ from torch import nn
 
 from srood.errors import InputError
 from srood.posterior_scores import fit_temperature
-from srood.posthoc import POSTHOC, fit, needs_id_images
-from srood.scores import ODIN, SCORES, choose
+from srood.posthoc import POSTHOC, choose, fit, needs_id_images
+from srood.scores import ODIN, SCORES
 
 
 @pytest.fixture(scope="module")

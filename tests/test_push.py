@@ -155,7 +155,7 @@ def test_no_path_of_this_machine_is_published(local_run, tmp_path):
     rows = list(csv.reader(files["eval.csv"].decode().splitlines()))
     original = list(csv.reader((local_run / "eval.csv").read_text().splitlines()))
     assert [row[1:] for row in rows] == [row[1:] for row in original]
-    assert [row[0] for row in rows[1::3]] == ["train.parquet", "train.parquet (2)", "mean"]
+    assert [row[0] for row in rows[1 :: len(evaluation["mean"])]] == ["train.parquet", "train.parquet (2)", "mean"]
     # a plot shows the path of its set
     assert prepared.left_out == tuple(
         f"eval-{name}.png is left out: it shows a path of this machine" for name in ("roc", "scores")

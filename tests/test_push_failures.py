@@ -180,6 +180,9 @@ def test_what_is_no_finished_run(writable_hub, srood_push, run, tmp_path):
     (run / "detector.json").write_text(json.dumps({"threshold": 0.0, "weights_sha256": "0" * 64}))
     message = f"{run / 'detector.json'}: was made for other weights; run `srood calibrate {run}` again, or remove it"
     assert line_of(srood_push(run, "owner/first")) == message
+    (run / "detector.json").unlink()
+    message = f"--dry-run {weights / 'sub'}: cannot be made, for {weights} is a file; name another folder"
+    assert line_of(srood_push(run, "owner/first", "--dry-run", weights / "sub")) == message
     weights.unlink()
     assert line_of(srood_push(run, "owner/first")).startswith(f"{run}: this run is not finished; continue it with")
     assert not writable_hub.requests

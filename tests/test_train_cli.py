@@ -91,7 +91,7 @@ def test_defaults_of_the_command_are_those_of_the_configuration():
     of_command, of_function = (inspect.signature(f).parameters for f in (evaluation.evaluate, evaluate))
     for name in set(of_command) - {"run", "ood", "score", "id", "format"}:
         assert of_command[name].default == of_function[name].default, name
-    settings = settings_of(None, None, 0.95, ["default"], None, None, 0)
+    settings = settings_of(None, None, 0.95, ["default"], None, None, None)
     assert (settings.convention, settings.scores, settings.draws) == (DEFAULT_CONVENTION, tuple(SCORES), None)
     assert all(name in MODEL_HELP for name in MODELS)
 

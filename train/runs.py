@@ -29,14 +29,13 @@ from srood import __version__
 from srood.datasets import Images
 from srood.errors import InputError
 from srood.files import sync_folder, write_text
-from srood.models.weights import WeightsInfo, save_weights
+from srood.models.weights import MODEL_FILE, WeightsInfo, save_weights
 from train.config import CONFIG_FILE, AnyConfig, TuneConfig, config_values, read_config
 from train.devices import describe_device
 from train.id_sets import id_record
 from train.plan import Plan
 
 RUNS = Path("runs")
-MODEL_FILE = "model.safetensors"
 RECORD_FILE = "run.json"
 WEIGHTS_FILE, BEST_FILE = "weights.safetensors", "best.safetensors"
 METRICS_FILE = "metrics.jsonl"

@@ -20,6 +20,7 @@ from srood.files import replace_file
 from srood.models import MODEL_CHOICES, Classifier, build_model
 
 Triple = tuple[float, float, float]
+MODEL_FILE = "model.safetensors"  # in a run folder
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def evaluate(
         int | None,
         typer.Option(help="Images a draw.", show_default="a fifth of the ID test set's number"),
     ] = None,
-    draw_seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    draw_seed: Annotated[int | None, typer.Option(help="Seed of the draws.", show_default="0")] = None,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or auto.", rich_help_panel=MACHINE)] = "32-true",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.", rich_help_panel=MACHINE)] = 500,
@@ -147,9 +147,10 @@ def compare(
     _check_format(format)
     import json
 
+    from srood.files import check_folder
     from train.evaluation import tables
     from train.evaluation.compare import compare as run_compare
-    from train.evaluation.compare_report import check_folder, write_comparison
+    from train.evaluation.compare_report import write_comparison
     from train.evaluation.compare_tables import (
         compact_table,
         compare_csv,
@@ -160,7 +161,7 @@ def compare(
     )
 
     if out is not None:
-        check_folder(out)
+        check_folder(out, "--out ")
     comparison = run_compare(runs, score or ["energy"])
     left_out = write_comparison(comparison, out, compact) if out is not None else []
     if format == "json":

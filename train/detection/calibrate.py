@@ -67,7 +67,7 @@ def calibrate(
     subject = open_subject(path, model, id_set)
     file = calibration_path(path)
     check_place(file)
-    size = subject.info.image_size or 32
+    size = subject.image_size
     names = _class_names(subject, images)
     held_out, what = _held_out(path, subject, images, size)
     count = len(held_out.images)

@@ -194,15 +194,23 @@ def write_detections(found: Iterable[Detection], output: str, stream: TextIO, cl
             values = asdict(one) | {"is_ood": None if one.is_ood is None else str(one.is_ood).lower()}
             writer.writerow(values.values())
         return
-    width = max(len("class"), *(len(name) for name in classes))
+    shown = {name: _on_terminal(name) for name in classes}
+    width = max(len("class"), *(len(name) for name in shown.values()))
     stream.write(f"{'':<8}  {'score':>10}  {'confidence':>10}  {'class':<{width}}  image\n")
     for one in found:
+        image = _on_terminal(one.image)
         if one.score is None:
-            stream.write(f"{'unusable':<8}  {'':>10}  {'':>10}  {'':<{width}}  {one.image} ({one.reason})\n")
+            stream.write(f"{'unusable':<8}  {'':>10}  {'':>10}  {'':<{width}}  {image} ({one.reason})\n")
         else:
             decision = "out" if one.is_ood else "in"
             numbers = f"{one.score:>10.4f}  {one.confidence:>10.4f}"
-            stream.write(f"{decision:<8}  {numbers}  {one.class_name:<{width}}  {one.image}\n")
+            name = shown[one.class_name or ""]
+            stream.write(f"{decision:<8}  {numbers}  {name:<{width}}  {image}\n")
+
+
+def _on_terminal(name: str) -> str:
+    """A name without what a terminal obeys: control characters become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in printable(name))
 
 
 def _open_source(spec: str, stdin: BinaryIO) -> Source:

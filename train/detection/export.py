@@ -2,6 +2,7 @@
 
 ONNX and TorchScript hold one graph from uint8 images (N, S, S, 3), N free, to `OUTPUTS`, with normalisation, score and
 threshold inside; its scores are float32. The safetensors file is the weights with the calibration in their metadata.
+Of paths of this machine in the calibration (an ID set in a folder, held-out images) the last component is kept.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import io
 import json
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from srood.calibration import Calibration, detector_score
+from srood.calibration import CALIBRATION_FILE, Calibration, detector_score
 from srood.detector import PixelClassifier, open_network
 from srood.errors import InputError
 from srood.files import check_place, replace_file
-from srood.models.weights import WeightsInfo, save_weights
+from srood.models.weights import MODEL_FILE, WeightsInfo, save_weights
 from srood.scores import Score
+from train.local_paths import folders_in, without_paths
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
 INPUT = "images"
 OUTPUTS = ("logits", "class_index", "confidence", "score", "is_ood")
 OPSET, OLDER_OPSET = 18, 17
-EXTRA_FILE = "detector.json"  # in a TorchScript archive
+EXTRA_FILE = CALIBRATION_FILE  # in a TorchScript archive
 TOLERANCE = 1e-3  # between a graph that was written and the one it was made from, as a share of the largest logit
 
 
@@ -69,8 +72,8 @@ def export(path: Path, format: str | None = None, out: Path | None = None) -> Pa
         the file.
 
     Raises:
-        InputError: `path` is not calibrated, `format` is unknown or not that of `out`, a package is missing, or the
-            graph cannot be exported.
+        InputError: `path` is not calibrated, `format` is unknown or not that of `out`, `out` is the weights file, a
+            package is missing, or the graph cannot be exported.
     """
     if format is None and out is not None:
         format = next((name for name, suffix in SUFFIXES.items() if out.suffix == suffix), None)
@@ -83,6 +86,9 @@ def export(path: Path, format: str | None = None, out: Path | None = None) -> Pa
         raise InputError(f"--out {out}: must end in {suffix} for --format {format}")
     check_place(out, "--out ")
     network, calibration = open_network(path)
+    if out.exists() and out.samefile(path / MODEL_FILE if path.is_dir() else path):
+        raise InputError(f"--out {out}: holds the weights that are exported, and is not replaced; name another file")
+    calibration = _without_paths(calibration)
     if format == "safetensors":
         c = calibration
         info = WeightsInfo(c.model, c.id, c.mean, c.std, c.class_names, c.image_size, c.model_dump_json())
@@ -96,6 +102,24 @@ def export(path: Path, format: str | None = None, out: Path | None = None) -> Pa
     return out
 
 
+def _without_paths(calibration: Calibration) -> Calibration:
+    document = calibration.model_dump(mode="json")
+    return Calibration.model_validate(without_paths(document, folders=folders_in([document])))
+
+
+@contextmanager
+def _exporting(format: str, model: str) -> Iterator[None]:
+    """What the exporters raise, which have no common base but Exception, as one line."""
+    try:
+        yield
+    except Exception as error:
+        first: BaseException = error
+        while first.__cause__ is not None:  # torch wraps it into pages of advice
+            first = first.__cause__
+        reason = next(iter(str(first).splitlines()), "") or type(first).__name__
+        raise InputError(f"--format {format}: {model} cannot be exported ({reason}); use another format") from error
+
+
 def _write_onnx(graph: DetectorGraph, calibration: Calibration, path: Path) -> None:
     try:
         import onnx
@@ -103,7 +127,8 @@ def _write_onnx(graph: DetectorGraph, calibration: Calibration, path: Path) -> N
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
         raise InputError(f"--format onnx: needs {error.name}; install it with `pip install 'srood[onnx]'`") from error
-    model = _to_onnx(graph, calibration.image_size)
+    with _exporting("onnx", calibration.model):
+        model = _to_onnx(graph, calibration.image_size)
     for node in model.graph.node:  # where in which file each came from, on the machine of the export
         del node.metadata_props[:]
         node.doc_string = ""
@@ -111,7 +136,8 @@ def _write_onnx(graph: DetectorGraph, calibration: Calibration, path: Path) -> N
         del value.metadata_props[:]
     del model.graph.metadata_props[:], model.metadata_props[:]
     onnx.helper.set_model_props(model, _metadata(calibration))
-    onnx.checker.check_model(model)
+    with _exporting("onnx", calibration.model):
+        onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -146,7 +172,7 @@ def _to_onnx(graph: DetectorGraph, size: int, older: bool | None = None) -> Any:
 def _write_torchscript(graph: DetectorGraph, calibration: Calibration, path: Path) -> None:
     stream = io.BytesIO()
     example = torch.zeros(2, calibration.image_size, calibration.image_size, 3, dtype=torch.uint8)
-    with warnings.catch_warnings(), torch.no_grad():
+    with _exporting("torchscript", calibration.model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch recommends torch.export; TorchScript is what was asked for
         torch.jit.save(torch.jit.trace(graph, example), stream, _extra_files={EXTRA_FILE: calibration.to_json()})
     with zipfile.ZipFile(stream) as archive, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as kept:

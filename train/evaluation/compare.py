@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy as np
 
 from srood.errors import InputError
 from train.evaluation.measures import Metrics, average
+from train.evaluation.read_results import read_result
 from train.evaluation.score_files import RESULT_FILE, SCORES_FILE, read_scores
 
-NEEDED = ("convention", "draws", "deviation", "sets", "ood", "missing", "mean", "mean_of", "id")
 ScorePair = tuple[np.ndarray, np.ndarray]  # scores of ID images (N,) and of OOD images (M,)
 
 
@@ -105,8 +104,6 @@ def compare(paths: Sequence[Path], scores: Sequence[str] = ("energy",)) -> Compa
         InputError: an evaluation that cannot be read, lacks a score, or may not stand beside the others: another
             convention, TPR, draws or ID set, or other images in an OOD set of the same name.
     """
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError("the same run is given twice; give it once")
     runs = _read(paths)
     _check_alike(runs)
     chosen = _choose(runs, scores)
@@ -137,20 +134,15 @@ def score_pairs(row: Row, column: str) -> list[ScorePair]:
 
 def _read(paths: Sequence[Path]) -> list[Evaluated]:
     found = []
-    for path in paths:
-        file = path / RESULT_FILE if path.is_dir() else path
+    files = [path / RESULT_FILE if path.is_dir() else path for path in paths]
+    if len({file.resolve() for file in files}) < len(files):
+        raise InputError("the same run is given twice; give it once")
+    for path, file in zip(paths, files, strict=True):
         if not file.is_file():
             hint = f"run `srood eval {path} --ood ...` first" if path.is_dir() else "check the path"
             raise InputError(f"{path}: holds no {RESULT_FILE}; {hint}" if path.is_dir() else f"{path}: no such file")
-        try:
-            result = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file}: cannot be read ({error}); run `srood eval` again") from error
-        lacking = [key for key in NEEDED if not isinstance(result, dict) or key not in result]
-        if lacking:
-            raise InputError(f"{file}: has no '{lacking[0]}'; it is of another version: run `srood eval` again")
-        found.append((file, result))
-    names = [file.parent.name for file, _ in found]
+        found.append((file, read_result(file)))
+    names = [file.resolve().parent.name for file in files]
     unique = [
         name if names.count(name) == 1 else str(file.parent) for name, (file, _) in zip(names, found, strict=True)
     ]
@@ -188,6 +180,8 @@ def _check_alike(runs: Sequence[Evaluated]) -> None:
 
 def _choose(runs: Sequence[Evaluated], scores: Sequence[str]) -> list[str]:
     names = [name.strip() for text in scores for name in text.split(",")]
+    if "default" in names:
+        raise InputError("--score default: stands for scores of `srood eval`; name the scores here, or give all")
     if "all" in names:
         return [score for score in runs[0].result["mean"] if all(score in run.result["mean"] for run in runs)]
     for run in runs:

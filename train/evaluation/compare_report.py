@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from srood.errors import InputError
-from srood.files import write_text
+from srood.files import check_folder, write_text
 from train.evaluation.compare import Comparison, score_pairs
 from train.evaluation.compare_plots import plot_accuracy, plot_rocs, plot_score_grid
 from train.evaluation.compare_tables import (
@@ -23,16 +22,6 @@ from train.evaluation.tables import to_latex, to_markdown, with_notes
 MAX_PANELS = 60  # of histograms in one picture
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that is a file.
-
-    Raises:
-        InputError: it is.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--out {folder}: is a file; name a folder")
-
-
 def write_comparison(comparison: Comparison, folder: Path, compact: bool = False) -> list[str]:
     """Write compare.md, .csv, .tex and .json, compare-roc.png, compare-scores.png and compare-accuracy.png.
 
@@ -45,9 +34,9 @@ def write_comparison(comparison: Comparison, folder: Path, compact: bool = False
         notes about what was left out.
 
     Raises:
-        InputError: `folder` is a file, or a run has no scores of its images.
+        InputError: `folder` cannot be written to, or a run has no scores of its images.
     """
-    check_folder(folder)
+    check_folder(folder, "--out ")
     # the scores are read first: a run that kept none leaves nothing half written
     names = row_names(comparison)
     rows = dict(zip(names, comparison.rows, strict=True))

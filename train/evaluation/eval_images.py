@@ -59,8 +59,9 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
         with_train: whether the ID training images are needed
 
     Raises:
-        InputError: the ID set has no test images, classes that are not the classifier's, or no mean and std; or a set
-            that was asked for by itself cannot be read.
+        InputError: the ID set has no test images, classes that are not the classifier's, other classes among its
+            training images, or no mean and std; a set that was asked for by itself cannot be read; or two sets are the
+            same images.
     """
     id_set, size, classes = subjects[0].id_set, subjects[0].image_size, subjects[0].classifier.fc.out_features
     train_spec, test_spec = id_specs(id_set)
@@ -78,6 +79,7 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
     found = [entry for entry in sets if not entry.reason]
     missing = {entry.spec: entry.reason for entry in sets if entry.reason}
     ood: dict[str, ImageSet] = {}
+    specs: dict[str, str] = {}  # by fingerprint
     with _reading(1 + with_train + len(found)) as step:
         step(test_spec)
         test = held(test_spec, load_labelled(test_spec, size, classes))
@@ -88,7 +90,7 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
         if with_train:
             step(train_spec)
             train = held(train_spec, load_labelled(train_spec, size, classes))
-            check_classes(str(subjects[0].weights), classes, subjects[0].info, train.images)
+            _check_training(subjects, train.images, test.images)
         for entry in found:
             step(entry.spec)
             try:
@@ -97,10 +99,26 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
                 if entry.required:
                     raise
                 missing[entry.spec] = str(error)
+            else:
+                first = specs.setdefault(ood[entry.spec].images.fingerprint, entry.spec)
+                if first != entry.spec:
+                    raise InputError(f"--ood: {first} and {entry.spec} are the same images; give one of them")
     missing = {entry.spec: missing[entry.spec] for entry in sets if entry.spec in missing}  # in the order asked for
     if not ood:
         raise InputError(f"--ood: none of the sets can be read; {next(iter(missing.values()))}")
     return EvalImages(test, train, ood, missing)
+
+
+def _check_training(subjects: Sequence[Subject], train: Images, test: Images) -> None:
+    """Labels of ID training images, on which scores are fitted, must number the same classes as the logits do."""
+    for subject in subjects:
+        check_classes(str(subject.weights), subject.classifier.fc.out_features, subject.info, train)
+    if train.class_names != test.class_names:
+        pairs = zip(train.class_names, test.class_names, strict=True)
+        ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])
+        raise InputError(
+            f"{train.spec}: has other classes than {test.spec} ('{ours}' where that has '{theirs}'); correct the set"
+        )
 
 
 @contextmanager

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from srood.errors import InputError
-from srood.files import write_text
+from srood.files import check_folder, write_text
 from srood.posthoc import needs_id_images
 from train import runs
 from train.devices import describe_device, resolve_device, resolve_precision
@@ -52,7 +51,7 @@ def evaluate(
     scores: Sequence[str] = ("default",),
     draws: int | None = None,
     draw_size: int | None = None,
-    draw_seed: int = 0,
+    draw_seed: int | None = None,
     device: str = "auto",
     precision: str = "32-true",
     batch_size: int = 500,
@@ -81,16 +80,14 @@ def evaluate(
     """
     # everything that can be wrong is found before the first image is read, or at least before the forward pass
     settings = settings_of(protocol, convention, tpr, scores, draws, draw_size, draw_seed)
+    folder = out or (path if path.is_dir() else runs.RUNS / f"eval-{path.stem}")
+    check_folder(folder, "--out ")
     if protocol == "paper" and not ood:
         ood = PAPER_OOD
     on = resolve_device(device)
     machine = Machine(on, resolve_precision(precision, on), batch_size)
     subjects = open_subjects(path, model, id_set)
-    first = next(iter(subjects.values()))
-    folder = out or (path if path.is_dir() else runs.RUNS / f"eval-{path.stem}")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--out {folder}: is a file; name a folder")
-    sets = find_sets(ood, first.id_set)
+    sets = find_sets(ood, next(iter(subjects.values())).id_set)
     images = read_images(list(subjects.values()), sets, needs_id_images(settings.scores))
 
     results: dict[str, dict[str, Any]] = {}

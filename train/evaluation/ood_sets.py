@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from srood import manifests
 from srood.datasets import resolve
@@ -61,12 +62,15 @@ def find_sets(ood: Sequence[str], id_set: str) -> list[OodSet]:
     merged: dict[str, OodSet] = {}
     for found in resolved:
         key = found.canonical or found.spec
+        if Path(key).exists():  # a path may be written in several ways
+            key = str(Path(key).resolve())
         before = merged.get(key)
         if before is None:
             merged[key] = found
             continue
         if found.required and before.required:
-            raise InputError(f"--ood: {before.spec} is given twice; give it once")
+            also = f", also as {found.spec}" if found.spec != before.spec else ""
+            raise InputError(f"--ood: {before.spec} is given twice{also}; give it once")
         groups = tuple(dict.fromkeys([*before.groups, *found.groups]))
         merged[key] = replace(before, groups=groups, required=before.required or found.required)
     return list(merged.values())

@@ -1,8 +1,8 @@
 """Outputs kept from one evaluation to the next, found again by what they were computed from.
 
-A file is named by a hash of everything that its content depends on, so that nothing has to be kept in step: other
-weights, images or code are other files. It holds a checksum of its tensors; a file that is damaged, cut off or of
-another origin counts as missing and is written anew.
+A file is named by a hash of what its content depends on (`OutputCache.identity`, the kind and the images), so that
+nothing has to be kept in step: other weights, images or code are other files. It holds a checksum of its tensors; a
+file that is damaged, cut off or of another origin counts as missing and is written anew.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class OutputCache:
     identity: Mapping[str, object]
 
     def load(self, kind: str, fingerprint: str) -> dict[str, Tensor] | None:
-        """The tensors of a `kind` (``outputs``, or a score with its settings) for images of a fingerprint, if whole."""
+        """The tensors of a `kind` (``outputs``, or a score with its code) for images of a fingerprint, if whole."""
         path, key = self._path(kind, fingerprint)
         if path is None:
             return None

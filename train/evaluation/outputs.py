@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,17 +57,23 @@ def forward(
 def forward_code(classifier: nn.Module) -> str:
     """SHA-256 (hex) that changes with the code that the outputs come from.
 
-    It covers `forward`, the normalisation, the modules of this project that the network is made of, and the versions
-    of the packages that the rest of it comes from (torch, timm).
+    It covers `forward`, what it calls to normalise images and to set the precision, the modules of this project that
+    the network is made of, and the versions of the packages that the rest comes from (torch, lightning-fabric, timm).
     """
-    digest = hashlib.sha256((inspect.getsource(forward) + inspect.getsource(normalise)).encode())
     modules = {kind.__module__ for part in classifier.modules() for kind in type(part).__mro__}
-    packages = {name.partition(".")[0] for name in modules} - {"builtins"}
-    for package in sorted(packages - {"srood"}):
+    packages = {name.partition(".")[0] for name in modules} - {"builtins", "srood"}
+    own = {name for name in modules if name.startswith("srood.")} | {"srood.normalisation", "srood.precision"}
+    return code_hash(own, packages | {"lightning-fabric"}, forward, normalise, make_fabric)
+
+
+def code_hash(modules: Collection[str], packages: Collection[str], *functions: Callable) -> str:
+    """SHA-256 (hex) of imported modules' source files, of packages' versions and of functions' source."""
+    digest = hashlib.sha256("".join(map(inspect.getsource, functions)).encode())
+    for package in sorted(packages):
         try:
             digest.update(f"{package} {importlib.metadata.version(package)}".encode())
         except importlib.metadata.PackageNotFoundError:  # a network defined in a script, say
             digest.update(package.encode())
-    for name in sorted(name for name in modules if name.startswith("srood.")):
+    for name in sorted(modules):
         digest.update(Path(str(sys.modules[name].__file__)).read_bytes())
     return digest.hexdigest()

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from srood.errors import InputError
 from srood.models.weights import Triple
-from srood.odin import EPSILON, TEMPERATURE, odin
+from srood.odin import odin
 from srood.outliers import file_sha256
 from srood.progress import progress_bar
 from train.batches import normalise
 from train.evaluation.eval_images import ImageSet
 from train.evaluation.output_cache import OutputCache
-from train.evaluation.outputs import Outputs, forward, forward_code
+from train.evaluation.outputs import Outputs, code_hash, forward, forward_code
 from train.evaluation.subject import Subject
 
 
@@ -85,7 +85,7 @@ class Passes:
 
     def odin_scores(self, images: ImageSet) -> Tensor:
         """ODIN's scores of a set, (N,) float64: a pass of its own with gradients, always in float32."""
-        kind = f"odin T={TEMPERATURE:g} eps={EPSILON:g}"
+        kind = f"odin {code_hash(['srood.odin'], ['pytorch-ood'])}"  # its temperature and step are in the module
         found = self._cached(images, kind, ("scores",))
         if found is not None:
             return found["scores"]

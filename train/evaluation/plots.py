@@ -88,5 +88,9 @@ def new_figure(columns: int, rows: int, panel: tuple[float, float]):
 
 
 def save_figure(figure, path: Path) -> None:
-    """Write a PNG whole; the same figure gives the same bytes."""
+    """Write a PNG whole; the same figure gives the same bytes. A ``$`` in a name is no formula."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     replace_file(path, lambda beside: figure.savefig(beside, format="png", dpi=150, metadata={"Software": None}))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from srood.errors import InputError
 from srood.metrics import CONVENTIONS, DEFAULT_CONVENTION
-from srood.scores import choose
+from srood.posthoc import choose
 from train.evaluation.measures import Draws
 
 PROTOCOLS = ("paper",)
@@ -35,7 +35,7 @@ def settings_of(
     scores: Sequence[str],
     draws: int | None,
     draw_size: int | None,
-    draw_seed: int,
+    draw_seed: int | None,
 ) -> Settings:
     """Check the options and fill in what was left out (None) from the protocol.
 
@@ -46,7 +46,7 @@ def settings_of(
         scores: names of scores, ``default`` or ``all``
         draws: random subsets of each OOD set; 0 for all images at once
         draw_size: images a draw; None for a fifth of the ID test set's number
-        draw_seed: of the draws
+        draw_seed: of the draws; None for 0
 
     Raises:
         InputError: an option that makes no sense, named as the command line writes it.
@@ -63,13 +63,15 @@ def settings_of(
         raise InputError(f"--tpr {tpr:g}: is not a share; give a number above 0 and at most 1, like 0.95")
     if not draws and draw_size is not None:
         raise InputError(f"--draw-size {draw_size}: needs --draws, the number of draws")
+    if not draws and draw_seed is not None:
+        raise InputError(f"--draw-seed {draw_seed}: needs --draws, the number of draws")
     if draws is not None and (draws == 1 or draws < 0):
         raise InputError(f"--draws {draws}: give 2 or more for a deviation over draws, or 0 for all images")
     if draw_size is not None and draw_size < 1:
         raise InputError(f"--draw-size {draw_size}: give 1 or more images")
-    if draw_seed < 0:
+    if draw_seed is not None and draw_seed < 0:
         raise InputError(f"--draw-seed {draw_seed}: give 0 or more")
     chosen = tuple(choose(scores))
     required = frozenset(name.strip() for text in scores for name in text.split(",")) & frozenset(chosen)
-    wanted = Draws(draws, draw_size or 0, draw_seed) if draws else None
+    wanted = Draws(draws, draw_size or 0, draw_seed or 0) if draws else None
     return Settings(chosen, required, convention, tpr, wanted)

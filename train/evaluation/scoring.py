@@ -26,7 +26,7 @@ def score_images(
     Args:
         passes: the classifier
         images: the image sets
-        names: scores, as `srood.scores.choose` gives them
+        names: scores, as `srood.posthoc.choose` gives them
         required: those that were asked for by name, and not as one of ``all``
 
     Returns:

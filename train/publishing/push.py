@@ -19,16 +19,19 @@ from typing import Any
 import yaml
 
 from srood import manifests
+from srood.calibration import CALIBRATION_FILE
 from srood.errors import InputError
+from srood.files import check_folder
 from srood.hub_upload import Pushed, check_branch, check_repo_name, upload
 from srood.models.weights import read_info
 from srood.outliers import file_sha256
 from train import runs
 from train.config import CONFIG_FILE, read_config
-from train.publishing.local_paths import folders_in, short_names, shorten, without_paths
+from train.evaluation.score_files import RESULT_FILE
+from train.local_paths import folders_in, short_names, shorten, without_paths
 from train.publishing.model_card import CardFacts, method_name, model_card, ood_specs
 
-CARD, EVALUATION, TABLE, DETECTOR = "README.md", "eval.json", "eval.csv", "detector.json"
+CARD, TABLE = "README.md", "eval.csv"
 PLOTS = "eval*.png"
 
 
@@ -73,7 +76,9 @@ def push(
             message or prepared.title,
             private=private,
             revision=revision,
-            owned=lambda name: name in (EVALUATION, TABLE, DETECTOR) or bool(re.fullmatch(r"eval[^/]*\.png", name)),
+            owned=lambda name: (
+                name in (RESULT_FILE, TABLE, CALIBRATION_FILE) or bool(re.fullmatch(r"eval[^/]*\.png", name))
+            ),
         )
     return pushed, prepared
 
@@ -86,9 +91,13 @@ def prepare(run: Path, repo: str, folder: Path, *, license: str | None = None, r
         folder: new or empty
 
     Raises:
-        InputError: a run that is not finished, an evaluation or threshold of other weights, a folder that is not empty.
+        InputError: a run that is not finished, an evaluation or threshold of other weights, a folder that is not empty
+            or cannot be written to.
     """
     check_repo_name(repo)
+    check_folder(folder, "--dry-run ")
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"--dry-run {folder}: is not empty; choose another folder")
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
         raise InputError(
             f"--license {license}: is not as the Hub abbreviates licences; write apache-2.0, mit, other, ..."
@@ -98,18 +107,16 @@ def prepare(run: Path, repo: str, folder: Path, *, license: str | None = None, r
     weights = runs.find_weights(run)
     read_config(run)  # a configuration that cannot be used is not published
     read_info(weights)  # nor weights that are none
-    evaluation, detector = (_read_json(run / name) for name in (EVALUATION, DETECTOR))
+    evaluation, detector = (_read_json(run / name) for name in (RESULT_FILE, CALIBRATION_FILE))
     sha256 = file_sha256(weights)
     if evaluation is not None and evaluation.get("weights", {}).get("sha256") != sha256:
         raise InputError(
-            f"{run / EVALUATION}: was measured on other weights; run `srood eval {run}` again, or remove it"
+            f"{run / RESULT_FILE}: was measured on other weights; run `srood eval {run}` again, or remove it"
         )
     if detector is not None and detector.get("weights_sha256", sha256) != sha256:
         raise InputError(
-            f"{run / DETECTOR}: was made for other weights; run `srood calibrate {run}` again, or remove it"
+            f"{run / CALIBRATION_FILE}: was made for other weights; run `srood calibrate {run}` again, or remove it"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--dry-run {folder}: is not empty; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
 
     # the weights' hash is in other files: where the weights change, it does there too
@@ -119,8 +126,8 @@ def prepare(run: Path, repo: str, folder: Path, *, license: str | None = None, r
     documents = {
         CONFIG_FILE: manifests.read_yaml(run / CONFIG_FILE),
         runs.RECORD_FILE: runs.read_record(run),
-        DETECTOR: detector,
-        EVALUATION: evaluation,
+        CALIBRATION_FILE: detector,
+        RESULT_FILE: evaluation,
     }
     folders = folders_in(documents.values())
     public = {
@@ -147,8 +154,8 @@ def prepare(run: Path, repo: str, folder: Path, *, license: str | None = None, r
         config=public[CONFIG_FILE],
         record=record,
         info=read_info(folder / runs.MODEL_FILE),
-        evaluation=public.get(EVALUATION),
-        detector=public.get(DETECTOR),
+        evaluation=public.get(RESULT_FILE),
+        detector=public.get(CALIBRATION_FILE),
         plots=plots,
         license=license,
     )

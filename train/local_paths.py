@@ -1,4 +1,4 @@
-"""Paths of this machine in what is published: of each only the last component is kept."""
+"""Paths of this machine in what leaves it, published or exported: of each only the last component is kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATHS = ("id", "name", "spec", "file", "path", "folder", "checkpoint", "outliers
 _ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://|timm:")
 _ABSOLUTE = re.compile(r"(?:file://|~[\w.-]*[\\/]|/(?=[^\s/])|[A-Za-z]:[\\/]|\\\\)")
 _PART = r"[^\s\\/:,;'\"()\[\]]+"
-_WITHIN_TEXT = re.compile(rf"(?<![\w:/.~-])(?:~[\w.-]*[\\/]|/|[A-Za-z]:[\\/])(?:{_PART}[\\/])+(?:{_PART})?")
+_WITHIN_TEXT = re.compile(rf"(?<![\w:/.~-])(?:file://)?(?:~[\w.-]*[\\/]|/|[A-Za-z]:[\\/])(?:{_PART}[\\/])+(?:{_PART})?")
 
 
 def last_component(path: str) -> str:
@@ -26,14 +26,14 @@ def shorten(text: str, is_path: bool = False, folders: Sequence[str] = ()) -> st
     """A text in which no path of this machine is left.
 
     A text that is a path, absolute or with a separator and without spaces, becomes its last component; so do absolute
-    paths within a longer text. Addresses (``hf://owner/name``, ``https://...``, ``timm:NAME``) stay.
+    paths within a longer text. Addresses (``hf://owner/name``, ``https://...``, ``timm:NAME``) stay, within a text too.
 
     Args:
         text: any
         is_path: it is a path wherever it holds a separator
         folders: absolute paths to look for within the text, longest first: one with spaces has no end of its own there
     """
-    if _ADDRESS.match(text):
+    if _ADDRESS.match(text) and not re.search(r"\s", text):
         return text
     if _ABSOLUTE.match(text) or (re.search(r"[\\/]", text) and (is_path or not re.search(r"\s", text))):
         return last_component(text)
