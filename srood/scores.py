@@ -11,10 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from srood.precision import full_precision
+
 
 def energy(logits: Tensor) -> Tensor:
     """E(x) = -logsumexp(z(x)), the free energy at temperature 1 (Liu et al., NeurIPS 2020, equation 4)."""
-    return -_full_precision(logits).logsumexp(dim=1)
+    return -full_precision(logits).logsumexp(dim=1)
 
 
 def msp(logits: Tensor) -> Tensor:
@@ -22,12 +24,12 @@ def msp(logits: Tensor) -> Tensor:
 
     In float32 the most confident images tie at -1; float64 logits keep them apart.
     """
-    return -_full_precision(logits).softmax(dim=1).amax(dim=1)
+    return -full_precision(logits).softmax(dim=1).amax(dim=1)
 
 
 def max_logit(logits: Tensor) -> Tensor:
     """-max_c z_c, the negated largest logit (Hendrycks et al., ICML 2022)."""
-    return -_full_precision(logits).amax(dim=1)
+    return -full_precision(logits).amax(dim=1)
 
 
 def sparsity(features: Tensor) -> Tensor:
@@ -41,7 +43,7 @@ def sparsity(features: Tensor) -> Tensor:
     Args:
         features: (N, D) floating point, the pooled penultimate features
     """
-    features = _full_precision(features)
+    features = full_precision(features)
     total = features.abs().sum(dim=1)
     return torch.where(total > 0, -features.square().sum(dim=1) / total, torch.zeros_like(total))
 
@@ -55,7 +57,3 @@ SCORES: dict[str, Score] = {
     "sparsity": lambda logits, features: sparsity(features),
 }
 ODIN = "odin"  # srood.odin: needs the network, not only logits and features
-
-
-def _full_precision(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
