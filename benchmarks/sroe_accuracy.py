@@ -43,9 +43,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "outlier_batch_size": 64,
         "beta": 0.1,
     },
-    "statistics of the ID rows, beta 0.1": {"batch_norm": "id", "beta": 0.1},
     "beta 0.1": {"beta": 0.1},
-    "without the sparsity term": {"alpha": 0.0},
     "statistics of the ID rows, 64 outliers a batch, three epochs": {
         **{"batch_norm": "id", "outlier_batch_size": 64, "epochs": 3}
     },
