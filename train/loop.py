@@ -77,9 +77,14 @@ def _fit_process(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingIma
     """Runs in every process; an error goes back as a value, as an exception would not get through with its type."""
     try:
         with noted() as asked:
-            return _train(fabric, run, config, data, asked)
+            outcome = _train(fabric, run, config, data, asked)
     except InputError as error:
-        return Outcome(0, error=str(error))
+        outcome = Outcome(0, error=str(error))
+    if fabric.world_size > 1:
+        # all processes come here, errors included: they see the same loss; threads of gloo that are left would abort
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
+    return outcome
 
 
 def _train(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, asked: Asked) -> Outcome:
