@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from srood.models import build_model
+from srood.models.weights import Triple, WeightsInfo, save_weights
 from srood.outliers import pixel_sha256, write_set
 
 
@@ -46,7 +49,15 @@ def write_noise(folder: Path, rows: int = 50, size: int = 32, seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (rows, size // 4, size // 4, 3), dtype=np.uint8)
     images = np.repeat(np.repeat(coarse, 4, axis=1), 4, axis=2)
-    columns = {
+    scratch = folder / "scratch"
+    scratch.mkdir(parents=True)
+    return write_set(folder / "mini.h5", iter([noise_columns(images)]), 1, {"config": {"image_size": size}}, scratch)
+
+
+def noise_columns(images: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of a shard of such images, (N, H, W, 3) uint8."""
+    rows = len(images)
+    return {
         "image": images,
         "key": np.array([f"noise#{i}".encode() for i in range(rows)]),
         "sha256": np.array([pixel_sha256(image).encode() for image in images]),
@@ -54,6 +65,15 @@ def write_noise(folder: Path, rows: int = 50, size: int = 32, seed: int = 0) -> 
         "id_similarity": np.zeros(rows, np.float32),
         "id_class": np.zeros(rows, np.int64),
     }
-    scratch = folder / "scratch"
-    scratch.mkdir(parents=True)
-    return write_set(folder / "mini.h5", iter([columns]), 1, {"config": {"image_size": size}}, scratch)
+
+
+def write_training_files(folder: Path, train: int, mean: Triple, std: Triple) -> dict[str, object]:
+    """What a tuning run on images of 16 pixels is given: ID set, outlier set, and a ResNet-20 that is not trained."""
+    torch.manual_seed(0)
+    info = WeightsInfo("resnet20", None, mean, std, image_size=16)
+    save_weights(folder / "start.safetensors", build_model("resnet20", 10).state_dict(), info)
+    return {
+        "id": str(write_digits(folder / "id", train)),
+        "checkpoint": folder / "start.safetensors",
+        "outliers": write_noise(folder / "outliers", size=16),
+    }

@@ -7,14 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from digits_images import write_digits, write_noise
+from digits_images import write_digits, write_training_files
 from safetensors.torch import load_file
 
 from srood.datasets import load_images
 from srood.errors import InputError
 from srood.methods import METHODS
-from srood.models import build_model
-from srood.models.weights import WeightsInfo, load_model, save_weights
+from srood.models.weights import load_model
 from srood.outliers import OutlierSet
 from train import batches, inference, steps
 from train.config import PAPER_PROTOCOL, TuneConfig, outlier_weight, paper_protocol, read_config, reselection
@@ -32,16 +31,7 @@ MEAN, STD = (0.3, 0.4, 0.5), (0.2, 0.3, 0.4)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, object]:
-    folder = tmp_path_factory.mktemp("files")
-    torch.manual_seed(0)
-    info = WeightsInfo("resnet20", None, MEAN, STD, image_size=16)
-    save_weights(folder / "start.safetensors", build_model("resnet20", 10).state_dict(), info)
-    outliers = write_noise(folder / "outliers", size=16)
-    return {
-        "id": str(write_digits(folder / "id", 60)),
-        "checkpoint": folder / "start.safetensors",
-        "outliers": outliers,
-    }
+    return write_training_files(tmp_path_factory.mktemp("files"), 60, MEAN, STD)
 
 
 def _stepper(files, **settings) -> tuple[Stepper, object]:

@@ -11,14 +11,14 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from digits_images import write_digits, write_noise
+from digits_images import noise_columns, write_digits, write_noise
 from hub_server import HubServer, point_client_at
 
 from srood.errors import InputError
 from srood.models import build_model
 from srood.models.weights import WeightsInfo, save_weights
 from srood.outlier_sources import is_remote, local_manifest, pinned
-from srood.outliers import OutlierSet, pixel_sha256, write_set
+from srood.outliers import OutlierSet, write_set
 from train.config import TuneConfig, read_config
 from train.tune import resume, tune
 
@@ -30,15 +30,7 @@ def write_shards(folder: Path, name: str = "mini", seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
 
     def columns(rows: int) -> dict[str, np.ndarray]:
-        images = rng.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8)
-        return {
-            "image": images,
-            "key": np.array([f"noise#{i}".encode() for i in range(rows)]),
-            "sha256": np.array([pixel_sha256(image).encode() for image in images]),
-            "label": np.full(rows, -1),
-            "id_similarity": np.zeros(rows, np.float32),
-            "id_class": np.zeros(rows, np.int64),
-        }
+        return noise_columns(rng.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8))
 
     scratch = folder / "scratch"
     scratch.mkdir(parents=True)

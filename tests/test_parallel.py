@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from digits_images import write_digits, write_noise
+from digits_images import write_training_files
 from safetensors.torch import load_file
 
 from srood.datasets import load_images
 from srood.errors import InputError
-from srood.models import build_model
-from srood.models.weights import WeightsInfo, load_model, save_weights
+from srood.models.weights import load_model
 from srood.outliers import OutlierSet
 from train import batches
 from train.config import TuneConfig
@@ -30,16 +29,7 @@ SETTINGS = {"model": "resnet20", "device": "cpu", "precision": "32-true", "lr": 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, object]:
-    folder = tmp_path_factory.mktemp("files")
-    torch.manual_seed(0)
-    info = WeightsInfo("resnet20", None, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4), image_size=16)
-    save_weights(folder / "start.safetensors", build_model("resnet20", 10).state_dict(), info)
-    outliers = write_noise(folder / "outliers", size=16)
-    return {
-        "id": str(write_digits(folder / "id", 45)),
-        "checkpoint": folder / "start.safetensors",
-        "outliers": outliers,
-    }
+    return write_training_files(tmp_path_factory.mktemp("files"), 45, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
 
 
 def _lines(run: Path) -> list[dict[str, float]]:

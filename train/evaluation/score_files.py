@@ -12,7 +12,7 @@ from srood.files import replace_file
 
 RESULT_FILE = "eval.json"
 SCORES_FILE = "eval-scores.npz"
-ScoresOf = Mapping[str, np.ndarray]  # (N,) by name of the score
+ScoresOf = dict[str, np.ndarray]  # (N,) by name of the score
 
 
 def write_scores(path: Path, id_scores: ScoresOf, ood_scores: Mapping[str, ScoresOf]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-import numpy as np
 import torch
 
 from srood.errors import InputError
@@ -14,8 +13,7 @@ from srood.scores import ODIN, SCORES, Score
 from train.evaluation.eval_images import EvalImages, ImageSet
 from train.evaluation.outputs import Outputs
 from train.evaluation.passes import Passes
-
-ScoresOf = dict[str, np.ndarray]  # (N,) float64 by name of the score
+from train.evaluation.score_files import ScoresOf
 
 
 def score_images(
