@@ -164,6 +164,7 @@ def describe(
         "unread_sources": list(inputs.corpus.unread),
         "label_names": list(inputs.corpus.class_names),
         "excluded_labels": {inputs.corpus.class_names[i]: why for i, why in sorted(inputs.labels.excluded.items())},
+        "id_labels": {inputs.corpus.class_names[i]: why for i, why in sorted(inputs.labels.showing_id.items())},
         "stages": tally.table(),
         "leak_certificate": {
             "protected": [

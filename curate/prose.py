@@ -111,7 +111,7 @@ def settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def command(manifest: Mapping[str, Any], name: str) -> tuple[str, list[str]]:
     """The command that builds this set again, and what it leaves for the reader to fill in."""
-    from curate.cli import build
+    from curate.commands.building import build
 
     options = inspect.signature(build).parameters
     config, notes, words = manifest.get("config") or {}, [], ["curate", "build"]

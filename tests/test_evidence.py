@@ -213,7 +213,7 @@ def test_the_file_is_verified_but_not_needed(built, tmp_path):
         read_evidence(moved, result.manifest)
     file.unlink()
     assert outliers.OutlierSet.open(moved).num_rows == 100
-    assert any("mini-evidence.h5: the evidence of mini.h5 is missing" in problem for problem in outliers.verify(moved))
+    assert outliers.verify(moved) == []
     assert read_evidence(moved, result.manifest) is None
     file.write_bytes(content)
     outliers.remove_set(moved)

@@ -1,0 +1,1 @@
+"""The commands of `curate`, a module for each group: parsing and printing only."""

@@ -1,0 +1,116 @@
+"""`curate build`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from curate.commands.options import Json, print_json
+from srood import commands
+
+
+def build(
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="Corpus: a named source (`curate sources`) or any image spec; may be repeated."),
+    ] = None,
+    size: Annotated[str, typer.Option(help="Rows wanted: 20000, 20k, 300k, 1M.")] = "300k",
+    id: Annotated[
+        str, typer.Option("--id", help="ID set: a named set, or a folder with train/ and test/.")
+    ] = "cifar10",
+    out: Annotated[Path, typer.Option(help="Manifest to write; the shards go beside it.")] = Path("manifests/mini.h5"),
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of sampling and calibration.")] = 0,
+    embedder: Annotated[
+        str, typer.Option(help="thumbnail, checkpoint:PATH of an ID classifier, onnx:PATH or timm:NAME.")
+    ] = "thumbnail",
+    exclude_labels: Annotated[
+        str, typer.Option(help="Corpus labels to drop: auto (`curate exclusions ID` prints them), none, or a file.")
+    ] = "auto",
+    protect: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Image spec that outliers must not leak, besides the ID set; may be repeated. 'none': nothing."
+        ),
+    ] = None,
+    exclude_indices: Annotated[
+        Path | None,
+        typer.Option(help="Text file of row numbers of the corpus to leave out, such as 80mn_cifar_idxs.txt."),
+    ] = None,
+    exclude_indices_base: Annotated[
+        int | None,
+        typer.Option(help="What these numbers count from, 0 or 1; by default 1 for tiny_images.bin, else 0."),
+    ] = None,
+    source_license: Annotated[
+        str | None, typer.Option(help="Licence to record for sources of which none is known, such as local files.")
+    ] = None,
+    quality: Annotated[
+        str, typer.Option(help="default: drop blank and near-constant images; none: keep them.")
+    ] = "default",
+    max_upscale: Annotated[
+        float | None, typer.Option(help="Drop images enlarged by more than this factor; by default none is.")
+    ] = None,
+    id_recall: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of held-out ID images that the ID-class filter would catch, 0 (off) to 1. "
+            "By default 0.7 with a checkpoint, 0.9 with onnx and timm, 0 with thumbnails."
+        ),
+    ] = None,
+    sample: Annotated[
+        str, typer.Option(help="Which rows: uniform, stratified, clusters, hard:LOW-HIGH or diverse[:LOW-HIGH].")
+    ] = "uniform",
+    clusters: Annotated[
+        int | None, typer.Option(help="k-means clusters; by default the square root of the rows, at most 256.")
+    ] = None,
+    strict_size: Annotated[bool, typer.Option(help="Fail if the corpus gives fewer rows than --size.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Stop before writing.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace another set at --out.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Decoding threads; by default one per processor.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Build an outlier set: decode, deduplicate, drop leaks and ID classes, sample, write shards and manifest.
+
+    Interrupted, the same command goes on where it stopped and writes the same bytes.
+    """
+    from curate.build import build as build_set
+    from curate.config import BuildConfig
+    from curate.tables import print_build
+
+    config = BuildConfig(
+        source=tuple(source or ["tinyimages-alt"]),
+        size=commands.parse_count(size),
+        id=id,
+        out=out,
+        image_size=image_size,
+        seed=seed,
+        embedder=embedder,
+        exclude_labels=exclude_labels,
+        protect=tuple(protect or ()),
+        exclude_indices=exclude_indices,
+        exclude_indices_base=exclude_indices_base,
+        source_license=source_license,
+        quality=quality,
+        max_upscale=max_upscale,
+        id_recall=id_recall,
+        sample=sample,
+        clusters=clusters,
+        strict_size=strict_size,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        workers=workers,
+    )
+    try:
+        result = build_set(config)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if as_json:
+        print_json({"out": str(result.out), "written": result.written, "manifest": result.manifest})
+    else:
+        print_build(result)

@@ -1,0 +1,51 @@
+"""`curate inspect`, `report` and `verify`: what an outlier set says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from curate.commands.options import File, Json, print_json
+from srood import commands
+
+
+def inspect(file: File, as_json: Json = False) -> None:
+    """Print the manifest of an outlier set."""
+    from curate.tables import print_manifest
+    from srood.outliers import read_manifest
+
+    manifest = read_manifest(file)
+    if as_json:
+        print_json(manifest)
+    else:
+        print_manifest(file, manifest)
+
+
+def report(
+    file: File,
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("report.html"),
+) -> None:
+    """Write one HTML page on an outlier set: what went in, what was dropped, contact sheets, the leak certificate."""
+    from curate.report import write_report
+
+    write_report(file, out)
+    print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB, one page that needs no other file")
+
+
+def verify(file: File) -> None:
+    """Hash every shard, every row and the evidence again; exit with code 1 on any difference."""
+    from srood.outliers import evidence_name, read_manifest
+    from srood.outliers import verify as verify_set
+
+    problems = verify_set(file)
+    for problem in problems:
+        print(problem)
+    manifest = read_manifest(file)
+    if problems:
+        print(f"{file}: {len(problems)} difference{'s' if len(problems) > 1 else ''}; build the set again")
+        raise typer.Exit(commands.CHECK_FAILED)
+    print(f"{file}: {manifest['rows']:,} rows in {len(manifest['shards'])} shards agree with the manifest")
+    if manifest.get("evidence") and not (file.parent / evidence_name(file)).is_file():
+        print(f"note: {evidence_name(file)} is not there: `curate report` shows none of the rows that were dropped")
