@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from curate.commands import auditing, building, inspection, listing
+from curate.commands import auditing, building, inspection, listing, publishing
 from srood import __version__, commands
 
 app = typer.Typer(
@@ -44,3 +44,5 @@ app.command()(inspection.report)
 app.command()(inspection.verify)
 app.command()(listing.exclusions)
 app.command()(listing.sources)
+app.command()(publishing.publish)
+app.command()(publishing.pull)

@@ -32,6 +32,23 @@ def headlines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
+def stages(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Each stage with its rows in, dropped and left, and why, most rows first; as text."""
+    found = []
+    for entry in manifest.get("stages") or []:
+        reasons = sorted(entry["dropped"].items(), key=lambda item: (-item[1], item[0]))
+        found.append(
+            {
+                "stage": entry["stage"],
+                "seen": f"{entry['seen']:,}",
+                "dropped": f"{sum(entry['dropped'].values()):,}",
+                "left": f"{entry['left']:,}",
+                "why": ", ".join(f"{reason} {count:,}" for reason, count in reasons),
+            }
+        )
+    return found
+
+
 def certificate(manifest: Mapping[str, Any]) -> list[str]:
     """The leak certificate, a paragraph each."""
     found = manifest.get("leak_certificate") or {}

@@ -9,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from curate import prose
+
 if TYPE_CHECKING:
     from curate.audit import Audit
     from curate.build import BuildResult
@@ -31,11 +33,8 @@ def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 def stage_table(manifest: dict[str, Any]) -> Table:
     """Rows in, dropped and left, stage by stage, with the reasons."""
     table = _table("stage", "rows in", "dropped", "left", "why", right=("rows in", "dropped", "left"))
-    for entry in manifest["stages"]:
-        reasons = sorted(entry["dropped"].items(), key=lambda item: (-item[1], item[0]))
-        why = ", ".join(f"{reason} {count:,}" for reason, count in reasons)
-        dropped = sum(entry["dropped"].values())
-        table.add_row(entry["stage"], f"{entry['seen']:,}", f"{dropped:,}", f"{entry['left']:,}", why)
+    for entry in prose.stages(manifest):
+        table.add_row(*(entry[name] for name in ("stage", "seen", "dropped", "left", "why")))
     return table
 
 

@@ -57,16 +57,36 @@ def writable_hub(tmp_path: Path, token: str, monkeypatch: pytest.MonkeyPatch) ->
         yield running
 
 
+@pytest.fixture(scope="session")
+def built_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of a small outlier set that may be passed on; tests do not change it."""
+    from published_sets import make_built
+
+    return make_built(tmp_path_factory.mktemp("built"))
+
+
+def _runner(name: str, main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capfd):
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [*name.split(), *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return (end.value.code or 0, *capfd.readouterr())  # type: ignore[return-value]
+
+    return call
+
+
 @pytest.fixture
 def srood_push(monkeypatch: pytest.MonkeyPatch, capfd) -> Callable[..., tuple[int, str, str]]:
     """Runs `srood push` in this process; returns (exit code, standard output, standard error)."""
     from train import cli
 
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["srood", "push", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (end.value.code or 0, *capfd.readouterr())  # type: ignore[return-value]
+    return _runner("srood push", cli.main, monkeypatch, capfd)
 
-    return call
+
+@pytest.fixture
+def curate(monkeypatch: pytest.MonkeyPatch, capfd) -> Callable[..., tuple[int, str, str]]:
+    """Runs `curate` in this process; returns (exit code, standard output, standard error)."""
+    from curate import cli
+
+    return _runner("curate", cli.main, monkeypatch, capfd)
