@@ -60,10 +60,11 @@ def certificate(manifest: Mapping[str, Any]) -> list[str]:
     lines = []
     if stage:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(stage["dropped"].items()))
-        dropped = f"{sum(stage['dropped'].values()):,} ({reasons})" if reasons else "None"
+        dropped = f"{sum(stage['dropped'].values()):,} ({reasons})"
         lines.append(
             f"Each of the {stage['seen']:,} rows that came this far was compared with the images of {sets}. "
-            f"{dropped} showed the same picture as one of them and were dropped."
+            + f"{dropped if reasons else 'None'} showed the same picture as one of them"
+            + (" and were dropped." if reasons else ".")
         )
     if left is not None:
         lines.append(
@@ -115,7 +116,7 @@ def contamination(manifest: Mapping[str, Any]) -> tuple[list[str], list[tuple[st
         interval = _interval([estimated["low"], estimated["high"]])
         words.append(f"Estimated from ID-ness, without labels: {estimated['point']:.1%}{interval} of the rows kept.")
     elif not found.get("measured_by"):
-        words.append("ID-ness tells too little here to estimate it; look at the rows nearest to each ID class below.")
+        words.append("ID-ness tells too little here to estimate it; look at the rows nearest to each ID class.")
     return words, figures
 
 

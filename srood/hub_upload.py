@@ -67,7 +67,7 @@ def upload(
     revision: str = "main",
     private: bool = False,
     owned: Callable[[str], bool] = lambda name: False,
-    last: Callable[[str], bool] = lambda name: False,
+    order: Callable[[str], int] = lambda name: 0,
     check: Callable[[Sequence[str]], None] = lambda names: None,
 ) -> Pushed:
     """Make a repository's branch hold the files of a folder; repository and branch are made if need be.
@@ -84,7 +84,7 @@ def upload(
         revision: the branch
         private: make a new repository private; one that is public is refused
         owned: which other files of the repository an earlier upload left, by name; they are deleted
-        last: which files, by name, come in the last of several commits
+        order: by which files, by name, are put into several commits; the least comes first
         check: is given the names of the files that are there, and may raise an `InputError` before any is changed
 
     Raises:
@@ -100,7 +100,7 @@ def upload(
         )
     api = HfApi()
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    names.sort(key=lambda name: (last(name), name))
+    names.sort(key=lambda name: (order(name), name))
     parts = [names[start : start + COMMIT_FILES] for start in range(0, len(names), COMMIT_FILES)]
 
     def commit(number: int) -> Any:

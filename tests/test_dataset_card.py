@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from pathlib import Path
 
 import h5py
@@ -77,6 +78,7 @@ def test_the_metadata_are_what_the_hub_expects(folder, built_set, writable_hub):
 def test_the_features_are_those_of_the_parquet_files(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     import datasets
+
     from curate.exporting.parquet import features
 
     described = front_matter((folder / "README.md").read_text(encoding="utf-8"))["dataset_info"]["features"]
@@ -95,7 +97,10 @@ def test_the_text_states_what_the_manifest_holds(folder, built_set):
     with h5py.File(built_set) as file:
         manifest = json.loads(file["manifest"][()])
     assert "90 images of 32x32 pixels" in text
-    assert "curate build --source things.parquet --size 90 --id photos" in text
+    (command,) = re.findall(r"^    (curate build .*)$", text, flags=re.M)
+    words = shlex.split(command)[2:]
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    assert (options["--source"], options["--size"], options["--id"]) == ("things.parquet", "90", "photos")
     for stage in manifest["stages"]:
         dropped = sum(stage["dropped"].values())
         assert f"| {stage['stage']} | {stage['seen']} | {dropped} | {stage['left']} |" in text

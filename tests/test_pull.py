@@ -56,23 +56,25 @@ def test_pulled_again_nothing_is_written(hub, tmp_path, curate):
 
 
 def test_another_set_in_the_place_is_replaced_only_if_asked(hub, tmp_path):
-    (tmp_path / "mini.h5").write_bytes(b"mine")
+    out = tmp_path / "sets"
+    out.mkdir()
+    (out / "mini.h5").write_bytes(b"mine")
     with pytest.raises(InputError, match=r"mini.h5: exists with other content; give --overwrite or another --out"):
-        pull("owner/things", tmp_path)
-    assert contents(tmp_path) == {"mini.h5": b"mine"}
-    assert pull("owner/things", tmp_path, overwrite=True).changed
+        pull("owner/things", out)
+    assert contents(out) == {"mini.h5": b"mine"}
+    assert pull("owner/things", out, overwrite=True).changed
     # a set that was damaged since is another one
-    shard = tmp_path / "mini-00001-of-00003.h5"
+    shard = out / "mini-00001-of-00003.h5"
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(InputError, match="exists with other content"):
-        pull("owner/things", tmp_path)
-    pull("owner/things", tmp_path, overwrite=True)
-    assert verify(tmp_path / "mini.h5") == []
+        pull("owner/things", out)
+    pull("owner/things", out, overwrite=True)
+    assert verify(out / "mini.h5") == []
 
 
 def test_a_revision_stays(hub, built_set, tmp_path):
     commit = hub.repos["owner/things"].refs["main"]
-    publish(PublishConfig(built_set, "owner/things", license="cc0-1.0"))
+    publish(PublishConfig(built_set, "owner/things", license="cc-by-sa-4.0"))
     assert hub.repos["owner/things"].refs["main"] != commit
     assert pull("owner/things", tmp_path, revision=commit).address.startswith(f"hf://owner/things@{commit}/")
     with pytest.raises(InputError, match="--revision v1: hf://owner/things@v2 names its own"):

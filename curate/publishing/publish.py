@@ -89,8 +89,7 @@ def publish(config: PublishConfig) -> tuple[Pushed, dict[str, int]]:
             revision=config.revision,
             private=config.private,
             owned=lambda name: bool(OWNED.fullmatch(name)),
-            # without manifest and card there is no set: they come when all else is there
-            last=lambda name: name in (CARD, MANIFEST, CROISSANT, f"{SHARDS}/{config.file.name}"),
+            order=lambda name: _order(name, config.file.name),
             check=lambda names: _check_repository(config, names),
         )
     finally:
@@ -193,6 +192,13 @@ def _croissant(config: PublishConfig, opened: OutlierSet, facts: CardFacts, fold
         endpoint=constants.ENDPOINT,
     )
     return json.dumps(document, indent=1) + "\n"
+
+
+def _order(name: str, manifest: str) -> int:
+    """Shards come first, for by them a repository is known; manifest and card last, for without them there is no set."""
+    if name in (CARD, MANIFEST, CROISSANT, f"{SHARDS}/{manifest}"):
+        return 2
+    return 0 if name.startswith(f"{SHARDS}/") else 1
 
 
 def _check_repository(config: PublishConfig, names: Sequence[str]) -> None:
