@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,3 +91,11 @@ def curate(monkeypatch: pytest.MonkeyPatch, capfd) -> Callable[..., tuple[int, s
     from curate import cli
 
     return _runner("curate", cli.main, monkeypatch, capfd)
+
+
+@pytest.fixture
+def slept(monkeypatch) -> list[float]:
+    """The seconds that were to be waited; nobody waits."""
+    seconds: list[float] = []
+    monkeypatch.setattr(time, "sleep", seconds.append)
+    return seconds

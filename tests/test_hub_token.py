@@ -52,10 +52,7 @@ def test_the_token_itself_is_refused_and_not_repeated(tmp_path, token, monkeypat
 
 
 @pytest.mark.parametrize("failure", [None, 401, 403, 500])
-def test_it_goes_to_the_hub_alone(writable_hub, built_set, tmp_path, token, monkeypatch, curate, failure):
-    import time
-
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+def test_it_goes_to_the_hub_alone(writable_hub, slept, built_set, tmp_path, token, monkeypatch, curate, failure):
     monkeypatch.delenv("HF_TOKEN")
     file = tmp_path / "token-file"
     file.write_text(token)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from published_sets import contents
@@ -20,14 +19,6 @@ def hub(writable_hub, built_set):
     publish(PublishConfig(built_set, "owner/things"))
     writable_hub.requests.clear()
     return writable_hub
-
-
-@pytest.fixture
-def slept(monkeypatch) -> list[float]:
-    """The seconds that were to be waited; nobody waits."""
-    seconds: list[float] = []
-    monkeypatch.setattr(time, "sleep", seconds.append)
-    return seconds
 
 
 def test_what_is_pulled_is_the_set_that_was_published(hub, built_set, tmp_path, curate):

@@ -148,7 +148,9 @@ def metadata(facts: CardFacts) -> Any:
     from huggingface_hub import DatasetCardData
 
     rows, license = int(facts.manifest["rows"]), facts.license or set_license(facts.sources)
-    named = {"license_name": "of-the-sources", "license_link": "LICENSES.md"} if license == "other" else {}
+    named: dict[str, Any] = (
+        {"license_name": "of-the-sources", "license_link": "LICENSES.md"} if license == "other" else {}
+    )
     split = {"name": "train", "num_bytes": facts.num_bytes, "num_examples": rows}
     index = ["index-only"] if facts.sheet is None else []
     return DatasetCardData(

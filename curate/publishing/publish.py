@@ -195,7 +195,7 @@ def _croissant(config: PublishConfig, opened: OutlierSet, facts: CardFacts, fold
 
 
 def _order(name: str, manifest: str) -> int:
-    """Shards come first, for by them a repository is known; manifest and card last, for without them there is no set."""
+    """Shards first, by which a repository is known; manifest and card last, without which there is no set."""
     if name in (CARD, MANIFEST, CROISSANT, f"{SHARDS}/{manifest}"):
         return 2
     return 0 if name.startswith(f"{SHARDS}/") else 1
