@@ -6,6 +6,9 @@ import hashlib
 import json
 import shutil
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -182,13 +185,41 @@ def test_an_interrupted_publish_goes_on_and_sends_nothing_twice(writable_hub, bu
         publish(PublishConfig(built_set, "owner/things"))
     with pytest.raises(InputError):
         local_manifest("hf://owner/things")  # no half of a set can be read
-    sent = {r.path for r in writable_hub.requests if r.method == "PUT" and r.status == 200}
+    sent = puts(writable_hub)
     assert len(sent) >= 2 and not any(last in path for path in sent)
     writable_hub.plan_nothing()
     writable_hub.requests.clear()
     publish(PublishConfig(built_set, "owner/things"))
-    assert not sent & {r.path for r in writable_hub.requests if r.method == "PUT"}
+    assert not sent & puts(writable_hub)
     assert set(download(tmp_path / "back")) == FILES
+
+
+def test_a_publish_that_was_killed_goes_on(built_set, token, tmp_path):
+    last = hashlib.sha256((built_set.parent / "mini-00002-of-00003.h5").read_bytes()).hexdigest()
+    command = [sys.executable, "-m", "curate", "publish", str(built_set), "owner/things"]
+    with HubServer() as server:
+        server.writers[token] = ["owner"]
+        environment = hub_environment(server, tmp_path / "hf", HF_TOKEN=token)
+        server.fail_next(None, times=99, path=f"/lfs/{last}")  # the client tries that one again for 23 seconds
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        expected = sum(server.is_lfs(name) for name in FILES) - 1
+        deadline = time.monotonic() + 60
+        while len(sent := puts(server)) < expected and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        assert len(sent) == expected and "owner/things" in server.repos
+        server.plan_nothing()
+        server.requests.clear()
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        assert puts(server) == {f"/lfs/{last}"}
+        repo = server.repos["owner/things"]
+        assert set(repo.files(repo.refs["main"])) - {".gitattributes"} == FILES
+    assert not list(built_set.parent.glob("*.publish"))
+
+
+def puts(server: HubServer) -> set[str]:
+    return {r.path for r in server.requests if r.method == "PUT" and r.status == 200}
 
 
 def test_a_set_that_does_not_verify_is_refused(writable_hub, made, curate):
@@ -204,9 +235,6 @@ def test_a_set_that_does_not_verify_is_refused(writable_hub, made, curate):
 
 
 def test_a_process_of_its_own_with_the_stored_login(built_set, token, tmp_path):
-    import subprocess
-    import sys
-
     with HubServer() as server:
         server.writers[token] = ["owner"]
         (tmp_path / "hf").mkdir()
