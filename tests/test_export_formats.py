@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -54,6 +56,19 @@ def assert_same(loaded, plain):
 
 def pixels(images) -> np.ndarray:
     return np.stack([np.asarray(image) for image in images])
+
+
+# ---- parquet: tests/test_export_parquet.py has the rest -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{"path": "parquet", "data_dir": True}, {"path": True}])
+def test_datasets_reads_the_parquet_folder(exports, plain, tmp_path, how):
+    folder = str(exports["parquet"])
+    how = {name: folder if value is True else value for name, value in how.items()}
+    loaded = datasets.load_dataset(**how, cache_dir=str(tmp_path))
+    assert set(loaded) == {"train"}
+    assert np.array_equal(pixels(loaded["train"]["image"]), plain["image"])
+    assert_same(loaded["train"], plain)
 
 
 # ---- webdataset -----------------------------------------------------------------------------------------------------
@@ -209,3 +224,22 @@ def test_without_labels_and_class_names(name, tmp_path):
     read = load_images(str(where), image_size=None)
     assert np.array_equal(read.images, opened.read_images())
     assert set(read.labels) == ({0} if name == "imagefolder" else {-1})
+
+
+def test_the_page_on_exports_reads_them_as_it_says(exports, opened, tmp_path, monkeypatch, capsys):
+    page = Path(__file__).parents[1] / "docs" / "export.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    shutil.copytree(exports["hdf5"].parent, tmp_path / "exports")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for block in blocks:
+        exec(block, {})
+    printed = capsys.readouterr().out.splitlines()
+    first = opened.read("key", [0])[0].decode()
+    assert first in printed[0] and printed[1] == LABELS[0]
+    assert printed[2:] == [
+        f"(16, 16, 3) {LABELS[0]}",
+        f"Image(mode=None, decode=True) {first}",
+        "10",
+        f"(129, 16, 16, 3) {first}",
+    ]

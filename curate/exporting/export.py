@@ -93,11 +93,12 @@ def _places(out: Path) -> tuple[Path, Path]:
     place = Path(os.path.realpath(out))
     if place.is_dir() and any(place.iterdir()):
         raise InputError(f"--out {out}: holds files already; name a new or an empty folder")
-    if place == Path.cwd() or place.is_mount():
+    if place == Path.cwd() or os.path.ismount(place):
         raise InputError(f"--out {out}: cannot be replaced as a whole; name a new folder in it")
     check_folder(place.parent, "--out ")
     beside = place.with_name(place.name + ".partial")
-    if os.path.lexists(beside) and not (beside / MANIFEST).is_file():
+    ours = (beside / MANIFEST).is_file() or (beside.is_dir() and not any(beside.iterdir()))
+    if os.path.lexists(beside) and not ours:
         raise InputError(f"--out {out}: {beside.name} is in the way and is no interrupted export; move it")
     return place, beside
 
