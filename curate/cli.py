@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from curate.commands import auditing, building, inspection, listing, publishing
+from curate.commands import auditing, building, exporting, inspection, listing, publishing
 from srood import __version__, commands
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ def options(
 
 app.command()(building.build)
 app.command()(auditing.audit)
+app.command()(exporting.export)
 app.command()(inspection.inspect)
 app.command()(inspection.report)
 app.command()(inspection.verify)

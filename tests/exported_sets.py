@@ -18,7 +18,7 @@ LABELS = [
     "a:b",
     "a*b",
     "con",
-    "None",
+    "NA",
 ]
 ID_CLASSES = ["cat", "dog/hound", "naïve"]
 SHARDS = (70, 50, 9)

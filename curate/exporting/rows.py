@@ -80,9 +80,9 @@ def class_names(opened: OutlierSet) -> dict[str, list[str]]:
     }
 
 
-def names_of(values: np.ndarray, names: Sequence[str]) -> list[str | None]:
-    """The class of each row, or None where it has none."""
-    return [names[value] if value >= 0 else None for value in values.tolist()]
+def names_of(values: np.ndarray, names: Sequence[str]) -> list[str]:
+    """The class of each row, or empty text where it has none: readers that guess types take no null for text."""
+    return [names[value] if value >= 0 else "" for value in values.tolist()]
 
 
 def blocks(opened: OutlierSet, shard: int) -> Iterator[Block]:
@@ -116,4 +116,4 @@ def to_python(values: np.ndarray) -> list:
     try:
         return [value.decode() for value in values.tolist()]
     except UnicodeDecodeError as error:
-        raise InputError(f"{error.object!r} is no UTF-8 text; build the set again") from error
+        raise InputError(f"a text of the set, {error.object!r}, is no UTF-8; build the set again") from error
