@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from curate.commands import auditing, building, inspection, listing
+from curate.commands import auditing, building, deriving, inspection, listing
 from srood import __version__, commands
 
 app = typer.Typer(
@@ -39,6 +39,9 @@ def options(
 
 app.command()(building.build)
 app.command()(auditing.audit)
+app.command()(deriving.diff)
+app.command()(deriving.merge)
+app.command()(deriving.select)
 app.command()(inspection.inspect)
 app.command()(inspection.report)
 app.command()(inspection.verify)
