@@ -70,3 +70,11 @@ def srood_push(monkeypatch: pytest.MonkeyPatch, capfd) -> Callable[..., tuple[in
         return (end.value.code or 0, *capfd.readouterr())  # type: ignore[return-value]
 
     return call
+
+
+@pytest.fixture(scope="session")
+def small_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three small outlier sets: a/mini.h5, b/mini.h5 and c/mini.h5 (see small_sets.make)."""
+    from small_sets import make
+
+    return make(tmp_path_factory.mktemp("small"))

@@ -146,6 +146,9 @@ def _comparable(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _walk(place: str, a: Any, b: Any, found: list[tuple[str, Any, Any]]) -> None:
     a, b = _keyed(a), _keyed(b)
+    for one, other in ((a, b), (b, a)):
+        if other in (None, []) and isinstance(one, dict) and one:  # all of it is missing: name what
+            a, b = (a, {}) if one is a else ({}, b)
     if isinstance(a, dict) and isinstance(b, dict):
         for name in dict.fromkeys([*a, *b]):
             _walk(f"{place}.{name}" if place else str(name), a.get(name), b.get(name), found)

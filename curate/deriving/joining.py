@@ -111,9 +111,7 @@ def renumber_labels(parents: Sequence[Parent], labels: Sequence[np.ndarray], not
         new = np.full(len(label), -1, np.int64)
         new[named] = table[label[named]]
         if lost := int(((label >= 0) & ~named).sum()):
-            notes.append(
-                f"{lost:,} labels of {parent.name} have no name, which the other sets' cannot be told from: -1"
-            )
+            notes.append(f"{lost:,} rows of {parent.name} have a label without a name; among others' it is none (-1)")
         renumbered.append(new)
     return renumbered
 

@@ -20,13 +20,14 @@ from curate.copies import CopyThreshold
 from curate.deriving import joining
 from curate.deriving.parents import Parent, check_apart, gather_images, open_parent
 from curate.deriving.writing import derivation, recipe_of, stage, write
+from curate.id_stage import compact
 from curate.outputs import BuildResult, check_out, existing
 from curate.record import versions
 from curate.workspace import Workspace
 from srood.errors import InputError
-from srood.outliers import REQUIRED
 from srood.progress import progress_bar
 
+GATHERED = 1024  # images moved at once
 EXACT, NEAR = "same pixels as another row", "repeats an earlier row"
 
 
@@ -76,8 +77,8 @@ def merge(config: MergeConfig, console: Console | None = None) -> BuildResult:
         dropped = {EXACT: total - len(kept)}
         if not config.keep_near_duplicates:
             first = distinct(images, joining.strictest_threshold(parents), console or Console(stderr=True))
-            dropped[NEAR] = len(kept) - len(first)
-            images, kept = _compact(images, first), kept[first]
+            dropped[NEAR] = int((~first).sum())
+            images, kept = compact(images, first, GATHERED), kept[first]
         columns = {name: values[kept] for name, values in columns.items()}
         if "cluster" in columns:
             columns["cluster"] = _dense(columns["cluster"])
@@ -136,7 +137,8 @@ def joined_columns(parents: Sequence[Parent], notes: list[str]) -> tuple[dict[st
     Columns that not all have are left out, and so is ID-ness on different scales; `notes` says which. Labels and
     clusters are renumbered.
     """
-    have = [set(parent.column_names()) for parent in parents]
+    ordered = [parent.column_names() for parent in parents]
+    have = [set(names) for names in ordered]
     shared = set.intersection(*have)
     for parent, mine in zip(parents, have, strict=True):
         if extra := sorted(mine - shared):
@@ -145,7 +147,7 @@ def joined_columns(parents: Sequence[Parent], notes: list[str]) -> tuple[dict[st
     if "id_ness" in shared and not joining.same_scale(parents):
         shared.remove("id_ness")
         notes.append("left out: column id_ness, which is relative to the corpus that was read, and the corpora differ")
-    names = [name for name in REQUIRED if name in shared] + sorted(shared - set(REQUIRED))
+    names = [name for name in ordered[0] if name in shared]
     of_parent = [parent.columns(names) for parent in parents]
     labels = joining.renumber_labels(parents, [columns["label"] for columns in of_parent], notes)
     clusters = _renumbered_clusters(parents, of_parent) if "cluster" in shared else []
@@ -202,15 +204,8 @@ def in_order(sha256: np.ndarray, label: np.ndarray, of: np.ndarray, seed: int) -
 
 
 def distinct(images: np.ndarray, threshold: CopyThreshold, console: Console) -> np.ndarray:
-    """The rows of `images` (N, H, W, 3) that repeat no earlier one by this threshold, int64, ascending."""
+    """Which of `images` (N, H, W, 3) repeat no earlier one by this threshold, bool (N,)."""
     with progress_bar("images", console) as progress:
         progress.add_task(f"near-duplicates among {len(images):,} images", total=None, note="")
         representative = dedup.group_duplicates(images, None, threshold)
-    return np.flatnonzero(representative == np.arange(len(images)))
-
-
-def _compact(images: np.ndarray, rows: np.ndarray, block: int = 1024) -> np.ndarray:
-    """Move ascending `rows` to the front of a memory-mapped array, and return these."""
-    for start in range(0, len(rows), block):
-        images[start : start + block] = images[rows[start : start + block]]
-    return images[: len(rows)]
+    return np.asarray(representative == np.arange(len(images)))

@@ -11,9 +11,10 @@ import numpy as np
 
 from srood.errors import InputError
 from srood.hdf5 import open_plain
-from srood.outliers import OutlierSet
+from srood.outliers import REQUIRED, OutlierSet
 
 BLOCK = 1024  # rows of images in memory at once
+COLUMNS = (*REQUIRED, "energy", "id_ness", "cluster")  # as `curate build` orders them
 NEEDED = (
     *("config", "contamination", "excluded_labels", "id_filter", "label_names", "leak_certificate", "recipe"),
     *("missing_sources", "sources", "stages", "unread_sources", "versions"),
@@ -51,9 +52,9 @@ class Parent:
         }
 
     def column_names(self) -> list[str]:
-        """The columns of its shards, sorted."""
+        """The columns of its shards, in the order in which `curate build` writes them, for the sake of equal bytes."""
         with open_plain(self.opened.path.parent / self.manifest["shards"][0]["file"]) as file:
-            return sorted(file)
+            return sorted(file, key=lambda name: (COLUMNS.index(name) if name in COLUMNS else len(COLUMNS), name))
 
     def columns(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Whole columns by name; `image` is not for reading whole."""
