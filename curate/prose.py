@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -149,9 +150,11 @@ def derivation(manifest: Mapping[str, Any]) -> list[str]:
         for parent in derived["parents"]
     ]
     made = {"select": "selected from", "merge": "merged from"}.get(derived["operation"], "made from")
-    options = {key: value for key, value in derived["options"].items() if value not in (None, [], False)}
+    given = {
+        key: value for key, value in derived["options"].items() if not (value is None or value is False or value == [])
+    }
     return [
-        f"{made} {_listed(parents)}; {in_words(options)}",
+        f"{made} {_listed(parents)}; {in_words(given)}",
         *(f"note: {note}" for note in derived.get("notes", ())),
     ]
 
@@ -235,9 +238,11 @@ def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}".rstrip("0").rstrip(".")
 
 
-def in_short(recorded: Any, most: int = 60) -> str:
-    """Any recorded value in at most so many characters; the beginning of longer ones."""
+def in_short(recorded: Any, most: int = 32) -> str:
+    """Any recorded value in at most so many characters; the beginning of longer ones, and of hashes."""
     text = "" if recorded is None else in_words(recorded)
+    if re.fullmatch("[0-9a-f]{40,64}", text):
+        return text[:16]
     return text if len(text) <= most else text[: most - 3] + "..."
 
 

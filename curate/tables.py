@@ -88,7 +88,8 @@ def findings(manifest: dict[str, Any]) -> list[str]:
         corpus = "" if measured["corpus"] is None else f"{shares[0]} of the corpus, "
         lines.append(f"contamination by labels: {corpus}{shares[1]} of the rows kept")
     else:
-        lines.append("contamination: not measured (no corpus labels to tell)")
+        why = "labels do not tell for every row" if manifest.get("derived") else "no corpus labels to tell"
+        lines.append(f"contamination: not measured ({why})")
     if estimated := (measured.get("estimated") or {}).get("kept"):
         low, high = estimated["low"], estimated["high"]
         interval = f"95 % interval {low:.1%} to {high:.1%}"
