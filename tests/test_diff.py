@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_sets import config, manifest_of, rows_of
+from small_sets import config, files, manifest_of, rewrite, rows_of
 
 from curate import cli
 from curate.build import build
 from curate.deriving.diff import ColumnDifference, compare, manifest_differences
-from curate.deriving.parents import COLUMNS
 from curate.deriving.select import SelectConfig, select
-from srood import outliers
 from srood.errors import InputError
 
 
@@ -31,22 +29,6 @@ def curate(monkeypatch, capsys):
         return (end.value.code or 0, capsys.readouterr().out)
 
     return call
-
-
-def rewrite(source: Path, out: Path, change, shard_rows: int = 1000, **fields) -> Path:
-    """A set with the rows of another, changed: `change` takes and returns columns."""
-    of = rows_of(source)
-    columns = change({name: of[name] for name in COLUMNS if name in of})
-    count = -(-len(columns["key"]) // shard_rows)
-    parts = [slice(start, start + shard_rows) for start in range(0, len(columns["key"]), shard_rows)]
-    manifest = manifest_of(source) | fields
-    for name in ("shards", "rows", "evidence", "format", "schema_version"):
-        manifest.pop(name)
-    scratch = out.parent / "scratch"
-    scratch.mkdir(parents=True)
-    shards = ({name: values[part] for name, values in columns.items()} for part in parts)
-    outliers.write_set(out, shards, count, manifest, scratch)
-    return out
 
 
 def test_the_same_set_under_another_name_is_identical(a, tmp_path, curate):
@@ -166,3 +148,22 @@ def test_a_build_with_another_setting(small_sets, tmp_path):
     fewer = build(config(small_sets, "b", "second.parquet", size=60, out=tmp_path / "fewer.h5")).out
     found = compare(again, fewer)
     assert (found.common, found.only, found.same_order) == (60, (60, 0), True)
+
+
+def test_sets_on_the_hub(small_sets, a, tmp_path, writable_hub, curate, monkeypatch, capsys):
+    """Read from there, a set gives the bytes that it gives from the disk."""
+    writable_hub.add("owner/set", a.parent)
+    assert curate("hf://owner/set", a)[1].startswith("identical: 150 rows")
+    for file, out in (("hf://owner/set/mini.h5", tmp_path / "1" / "x.h5"), (a, tmp_path / "2" / "x.h5")):
+        monkeypatch.setattr("sys.argv", ["curate", "select", str(file), "--size", "20", "--out", str(out)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code, capsys.readouterr().err
+    assert files(tmp_path / "1") == files(tmp_path / "2")
+    both = ["curate", "merge", "hf://owner/set@main", str(small_sets / "c" / "mini.h5"), "--json"]
+    monkeypatch.setattr("sys.argv", [*both, "--keep-near-duplicates", "--out", str(tmp_path / "y.h5")])
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main()
+    keys = [set(rows_of(path)["key"].tolist()) for path in (a, small_sets / "c" / "mini.h5")]
+    assert json.loads(capsys.readouterr().out)["manifest"]["rows"] == len(keys[0] | keys[1])

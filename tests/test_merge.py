@@ -11,7 +11,7 @@ import pytest
 import torch
 from digits_images import write_digits
 from scipy.stats import binomtest
-from small_sets import COPIED, REPEATED, config, files, manifest_of, rows_of
+from small_sets import COPIED, REPEATED, config, files, manifest_of, rewrite, rows_of
 
 from curate import cli, prose
 from curate.build import build
@@ -282,7 +282,7 @@ def test_sets_that_do_not_fit_are_refused(sets, small_sets, tmp_path):
         assert "build both with one --" in str(error.value)
 
 
-def test_a_column_that_one_set_lacks_is_left_out_and_id_sets_without_fingerprint_go_by_name(small_sets, tmp_path):
+def test_id_sets_without_fingerprint_go_by_name_and_nothing_is_certified_with_an_unprotected_set(small_sets, tmp_path):
     plain = build(config(small_sets, "x", "second.parquet", size=30, protect=("none",), out=tmp_path / "plain.h5")).out
     parent = open_parent(plain)
     other = open_parent(small_sets / "a" / "mini.h5")
@@ -298,6 +298,16 @@ def test_a_column_that_one_set_lacks_is_left_out_and_id_sets_without_fingerprint
     assert ("not certified", "leaks: no set is one that all its parents were checked against") in prose.headlines(
         result.manifest
     )
+
+
+def test_a_column_that_one_set_lacks_is_left_out(sets, tmp_path):
+    energy = np.linspace(-3, 0, 150).astype(np.float32)
+    changed = rewrite(sets["a"], tmp_path / "changed" / "mini.h5", lambda c: {**c, "energy": energy})
+    lacking = rewrite(sets["c"], tmp_path / "lacking" / "mini.h5", lambda c: {n: c[n] for n in c if n != "cluster"})
+    result = merge(MergeConfig((changed, lacking), tmp_path / "x.h5"))
+    assert set(rows_of(result.out)) == set(rows_of(sets["a"])) - {"cluster"}
+    assert "left out: column cluster, energy of mini.h5, which mini.h5 does not have" in result.notes
+    assert "clusters" not in result.manifest["sampling"]
 
 
 def test_training_takes_a_merged_set(merged, tmp_path):
