@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from curate.commands import auditing, building, exporting, inspection, listing, publishing
+from curate.commands import auditing, building, deriving, exporting, inspection, listing, publishing
 from srood import __version__, commands
 
 app = typer.Typer(
@@ -40,6 +40,9 @@ def options(
 app.command()(building.build)
 app.command()(auditing.audit)
 app.command()(exporting.export)
+app.command()(deriving.diff)
+app.command()(deriving.merge)
+app.command()(deriving.select)
 app.command()(inspection.inspect)
 app.command()(inspection.report)
 app.command()(inspection.verify)

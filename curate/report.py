@@ -59,6 +59,7 @@ def render(opened: OutlierSet) -> str:
         "file": opened.path.name,
         "settings": prose.settings(manifest),
         "command": prose.command(manifest, opened.path.name),
+        "derivation": prose.derivation(manifest),
         "certificate": prose.certificate(manifest),
         "id_words": prose.id_filter(manifest),
         "contamination": prose.contamination(manifest),

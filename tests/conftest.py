@@ -99,3 +99,11 @@ def slept(monkeypatch) -> list[float]:
     seconds: list[float] = []
     monkeypatch.setattr(time, "sleep", seconds.append)
     return seconds
+
+
+@pytest.fixture(scope="session")
+def small_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three small outlier sets: a/mini.h5, b/mini.h5 and c/mini.h5 (see small_sets.make)."""
+    from small_sets import make
+
+    return make(tmp_path_factory.mktemp("small"))
