@@ -242,3 +242,19 @@ def test_no_path_of_this_machine_is_published(built_set, folder):
     assert parts
     for name, data in contents(folder).items():
         assert not [part for part in parts if part in data], name
+
+
+def test_a_set_made_from_sets(small_sets, tmp_path):
+    from curate.deriving.merge import MergeConfig, merge
+    from curate.deriving.select import SelectConfig, select
+
+    a, b = small_sets / "a" / "mini.h5", small_sets / "b" / "mini.h5"
+    wide = merge(MergeConfig(files=(a, b), out=tmp_path / "wide.h5")).out
+    made = select(SelectConfig(file=wide, out=tmp_path / "narrow.h5", size=70)).out
+    prepare(PublishConfig(made, "owner/narrow", rights_confirmed=True), tmp_path / "repo")
+    text = (tmp_path / "repo" / "README.md").read_text()
+    assert "70 images of 32x32 pixels" in text
+    commands = re.findall(r"^    (curate (?:build|merge|select) .*)$", text, flags=re.M)
+    assert [line.split()[1] for line in commands] == ["build", "build", "merge", "select"]
+    assert "| select | " in text and "first.parquet" in text and "second.parquet" in text
+    assert (tmp_path / "repo" / "hdf5" / "narrow.h5").read_bytes() == made.read_bytes()
