@@ -1,6 +1,7 @@
 # `make demo` and `make test` need Python 3.10 or newer and nothing else: they make .venv and install into it.
 PYTHON ?= python3
 BIN := .venv/bin
+PROCESSORS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: install demo test test-slow lint format clean
 
@@ -20,8 +21,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# a process for each processor, and one thread in each; the tests of a file share what it makes, and stay together
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSORS) --dist loadfile
 
 test-slow: install
 	$(BIN)/pytest -m slow

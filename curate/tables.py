@@ -45,7 +45,7 @@ def print_build(result: BuildResult) -> None:
     manifest = result.manifest
     console.print(stage_table(manifest))
     for line in findings(manifest):
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if result.written:
         shards = manifest["shards"]
         megabytes = sum(entry["bytes"] for entry in shards) / 1e6
@@ -53,6 +53,7 @@ def print_build(result: BuildResult) -> None:
             f"wrote {result.out}: {manifest['rows']:,} rows in {len(shards)} shards, {megabytes:.1f} MB",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
     else:
         console.print("dry run: nothing written", highlight=False)
@@ -103,18 +104,21 @@ def print_manifest(file: Path, manifest: dict[str, Any]) -> None:
         f"schema {manifest['schema_version']}",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
     for line in prose.derivation(manifest):
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(stage_table(manifest))
     for line in findings(manifest):
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     table = _table("source", "rows", "licence", "read from", "fingerprint", right=("rows",))
     for entry in manifest["sources"]:
         table.add_row(entry["name"], f"{entry['rows']:,}", entry["license"], entry["origin"], entry["fingerprint"][:16])
     console.print(table)
     for name in manifest["missing_sources"]:
-        console.print(f"missing: {name} could not be found when the set was built", highlight=False, markup=False)
+        console.print(
+            f"missing: {name} could not be found when the set was built", highlight=False, markup=False, soft_wrap=True
+        )
     table = _table("shard", "rows", "bytes", "SHA-256", right=("rows", "bytes"))
     for entry in manifest["shards"]:
         table.add_row(entry["file"], f"{entry['rows']:,}", f"{entry['bytes']:,}", entry["sha256"][:16])
@@ -144,7 +148,7 @@ def print_audit(found: Audit, written: list[Path]) -> None:
             table.add_row(f"{pair['similarity']:.4f}", pair["kind"], pair["key_a"], pair["key_b"])
         console.print(table)
     for path in written:
-        console.print(f"wrote {path}", highlight=False, markup=False)
+        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
     if not written:
         console.print("nothing written: give --out pairs.parquet or --html report.html to see every pair")
 
@@ -152,7 +156,7 @@ def print_audit(found: Audit, written: list[Path]) -> None:
 def print_difference(found: Difference) -> None:
     """The verdict first, then rows, columns and fields of the manifests."""
     console = _console()
-    console.print(found.headline(), highlight=False, markup=False)
+    console.print(found.headline(), highlight=False, markup=False, soft_wrap=True)
     table = _table("", "A", "B", right=("A", "B"))
     table.add_row("set", found.a.name, found.b.name)
     table.add_row("rows", f"{found.rows[0]:,}", f"{found.rows[1]:,}")
@@ -173,7 +177,7 @@ def print_difference(found: Difference) -> None:
         table = _table("manifest", "A", "B")
         for field, *values in found.fields:
             table.add_row(field, *(prose.in_short(value) for value in values))
-        console.print(table, highlight=False, markup=False)
+        console.print(table, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_exclusions(found: dict[str, Any], written: Path | None) -> None:
@@ -185,10 +189,12 @@ def print_exclusions(found: dict[str, Any], written: Path | None) -> None:
             why = root["why"] or "by word only: " + ", ".join(entry["by_word"])
             first = (entry["class"], f"{entry['wnids']:,}") if number == 0 else ("", "")
             table.add_row(first[0], root["wnid"], root["words"], why, first[1])
-    console.print(f"{found['id']}: {found['source']}", highlight=False, markup=False)
+    console.print(f"{found['id']}: {found['source']}", highlight=False, markup=False, soft_wrap=True)
     console.print(table, highlight=False)
     for entry in found["without"]:
-        console.print(f"left in: {entry['wnid']} {entry['words']} ({entry['why']})", highlight=False, markup=False)
+        console.print(
+            f"left in: {entry['wnid']} {entry['words']} ({entry['why']})", highlight=False, markup=False, soft_wrap=True
+        )
     corpus = found.get("corpus")
     if corpus:
         share = corpus["rows_excluded"] / max(1, corpus["rows"])
@@ -197,6 +203,7 @@ def print_exclusions(found: dict[str, Any], written: Path | None) -> None:
             f"{corpus['rows_excluded']:,} of {corpus['rows']:,} rows ({share:.1%})",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
         for title, entries in (("excluded label", corpus["excluded"]), ("look at these", corpus["borderline"])):
             table = _table(title, "rows", "why", right=("rows",))
@@ -205,9 +212,9 @@ def print_exclusions(found: dict[str, Any], written: Path | None) -> None:
             if entries:
                 console.print(table, highlight=False)
     for note in found["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     if written:
-        console.print(f"wrote {written}", highlight=False, markup=False)
+        console.print(f"wrote {written}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_sources(entries: dict[str, Any]) -> None:
