@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from curate.commands import auditing, building, inspection, listing
+from curate.commands import auditing, building, inspection, listing, rebuilding
 from srood import __version__, commands
 
 app = typer.Typer(
@@ -42,5 +42,6 @@ app.command()(auditing.audit)
 app.command()(inspection.inspect)
 app.command()(inspection.report)
 app.command()(inspection.verify)
+app.command()(rebuilding.rebuild)
 app.command()(listing.exclusions)
 app.command()(listing.sources)

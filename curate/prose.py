@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from curate import quality
+
 
 def headlines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(figure, what it is), the four or so that matter."""
@@ -143,10 +145,8 @@ def _interval(ends: list[float] | None) -> str:
 
 def _quality_options(limits: Mapping[str, Any] | None) -> list[str]:
     """The options that give the recorded limits, see `curate.quality.recorded`."""
-    limits = limits or {}
-    level = ["--quality", "default" if "blank_below" in limits else "none"]
-    upscale = limits.get("max_upscale")
-    return level if upscale is None else [*level, "--max-upscale", str(upscale)]
+    level, upscale = quality.options(limits)
+    return ["--quality", level] + ([] if upscale is None else ["--max-upscale", str(upscale)])
 
 
 def _listed(items: list[str]) -> str:
