@@ -200,7 +200,7 @@ def _make(planned: Plan, out: Path, settings: Settings) -> Path:
 
 def _derive(planned: Plan, out: Path, settings: Settings) -> Path:
     """Make the parents in a folder beside the output, and the set out of them."""
-    from curate.deriving.redo import redo
+    from curate.deriving.redo import redo  # type: ignore[import-not-found,unused-ignore]
 
     if out.exists():
         if _is_that(out, planned.manifest):

@@ -157,7 +157,9 @@ def _open_excluded_rows(
     path = result.config.exclude_indices
     if path is None:
         return None
-    record = next((entry["excluded_rows"] for entry in manifest["sources"] if "excluded_rows" in entry), {})
+    record: dict[str, Any] = next(
+        (entry["excluded_rows"] for entry in manifest["sources"] if "excluded_rows" in entry), {}
+    )
     recorded = str(record.get("sha256", ""))
     files = {file: file_sha256(file) for file in local_paths(path.name, look_in) if file.is_file()}
     file = next((file for file, sha256 in files.items() if sha256 == recorded), next(iter(files), None))
@@ -175,14 +177,12 @@ def _open_excluded_rows(
 def _open_embedder(manifest: Mapping[str, Any], embedders: Sequence[str], result: Recorded) -> Embedder | None:
     kind, record = result.config.embedder, manifest["id_filter"]
     recorded = str(record.get("embedder_fingerprint", ""))
-    itself = {"thumbnail": "thumbnail", "timm": str(record.get("embedder"))}  # what a manifest names in full
-    specs = [spec for spec in embedders if spec.partition(":")[0] == kind] or [
-        s for k, s in itself.items() if k == kind
-    ]
+    specs = [spec for spec in embedders if spec.partition(":")[0] == kind]
+    if not specs and kind in ("thumbnail", "timm"):  # which a manifest names in full
+        specs = [str(record.get("embedder"))]
     if not specs:
-        problem = (
-            f"embedder: {kind} weights of fingerprint {recorded[:SHOWN]}... were used; give --embedder {kind}:PATH"
-        )
+        weights = f"{kind} weights of fingerprint {recorded[:SHOWN]}..."
+        problem = f"embedder: {weights} were used; give --embedder {kind}:PATH"
         result.found.append(Found("embedder", kind, "", "", recorded, problem))
         return None
     others = []
