@@ -49,11 +49,6 @@ class Plan:
         own = self.recorded.problems if self.recorded else []
         return own + [problem for parent in self.parents for problem in parent.problems()]
 
-    def kinds(self) -> set[str]:
-        """The kinds of embedders that are used."""
-        own = {self.recorded.config.embedder.partition(":")[0]} if self.recorded else set()
-        return own.union(*(parent.kinds() for parent in self.parents))
-
 
 @dataclass(frozen=True)
 class Rebuilt:
@@ -83,7 +78,7 @@ def rebuild(
     spec: str,
     out: Path | None = None,
     *,
-    embedders: Sequence[str] = (),
+    embedder: str | None = None,
     look_in: Sequence[Path] = (),
     workers: int | None = None,
     overwrite: bool = False,
@@ -96,7 +91,7 @@ def rebuild(
         spec: a manifest, whose shards need not be there, or ``hf://owner/name[@revision][/mini.h5]``.
         out: manifest to write. By default ``manifests/NAME``; of a manifest here that lacks shards, itself: then the
             shards are put beside it if they are the ones that it describes, and it is left as it is.
-        embedders: ``KIND:PATH`` of weights, of which a manifest holds only the fingerprint.
+        embedder: ``checkpoint:PATH`` or ``onnx:PATH``: of weights a manifest holds only the fingerprint.
         look_in: folders that may hold the local files that the manifest names.
         overwrite: replace another set at `out`.
         dry_run: find and compare the inputs, and build nothing.
@@ -116,13 +111,10 @@ def rebuild(
         if not folder.is_dir():
             raise InputError(f"--look-in {folder}: there is no such folder; check the path")
     try:
-        planned = plan(path.name, manifest, look_in, embedders)
+        planned = plan(path.name, manifest, look_in, embedder)
     except InputError as error:
         raise InputError(f"{spec}: {error}") from error
-    used = planned.kinds()
-    unused = [given for given in embedders if given.partition(":")[0] not in used]
-    problems = planned.problems() + [f"--embedder {given}: {' and '.join(sorted(used))} was used" for given in unused]
-    problems = list(dict.fromkeys(problems))  # parents may share an input
+    problems = list(dict.fromkeys(planned.problems()))  # parents may share an input
     other = other_versions(manifest)
     notes = [f"software versions differ: {', '.join(other)}"] if other else []
     found = tuple(dict.fromkeys(planned.found()))
@@ -154,7 +146,7 @@ def _rows_of(spec: str, path: Path, rows: int) -> Columns | None:
         return None
 
 
-def plan(name: str, manifest: Mapping[str, Any], look_in: Sequence[Path], embedders: Sequence[str]) -> Plan:
+def plan(name: str, manifest: Mapping[str, Any], look_in: Sequence[Path], embedder: str | None) -> Plan:
     """Find what a set is made from, and compare it with the records; nothing is built.
 
     Raises:
@@ -162,7 +154,7 @@ def plan(name: str, manifest: Mapping[str, Any], look_in: Sequence[Path], embedd
     """
     derived = manifest.get("derived")
     if not derived:
-        return Plan(name, manifest, recorded=find_inputs(manifest, look_in, embedders))
+        return Plan(name, manifest, recorded=find_inputs(manifest, look_in, embedder))
     needed = {"file", "fingerprint", "manifest"}
     if not derived.get("parents") or not all(needed <= entry.keys() for entry in derived["parents"]):
         raise InputError("the manifest does not say which sets it was made from; restore it")
@@ -173,7 +165,7 @@ def plan(name: str, manifest: Mapping[str, Any], look_in: Sequence[Path], embedd
         if here:
             parents.append(Plan(file, entry["manifest"], here=here))
         else:
-            parents.append(plan(file, entry["manifest"], look_in, embedders))
+            parents.append(plan(file, entry["manifest"], look_in, embedder))
     return Plan(name, manifest, parents=tuple(parents))
 
 

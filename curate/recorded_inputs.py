@@ -36,13 +36,13 @@ class Recorded:
         return [entry.problem for entry in self.found if entry.problem] + self.differences
 
 
-def find_inputs(manifest: Mapping[str, Any], look_in: Sequence[Path] = (), embedders: Sequence[str] = ()) -> Recorded:
+def find_inputs(manifest: Mapping[str, Any], look_in: Sequence[Path] = (), embedder: str | None = None) -> Recorded:
     """Find every input that a manifest records; what is missing or another is said in the result, not raised.
 
     Args:
         manifest: of a set that `curate build` wrote.
         look_in: folders that may hold the local files and folders it names, beside the working folder.
-        embedders: specs with the weights' paths; of each kind the one with the recorded fingerprint is taken.
+        embedder: ``checkpoint:PATH`` or ``onnx:PATH``; thumbnails and timm's models are named by the manifest.
 
     Raises:
         InputError: the manifest does not say how the set was made.
@@ -51,7 +51,7 @@ def find_inputs(manifest: Mapping[str, Any], look_in: Sequence[Path] = (), embed
     opened = [open_set("source", entry, look_in, result.found, stream=True) for entry in manifest["sources"]]
     name, id_sets = open_id(result.config.id, _id_records(manifest), look_in, result.found)
     also = [open_set("protected set", record, look_in, result.found) for record in _protected_records(manifest)[1]]
-    embedder = _open_embedder(manifest, embedders, result)
+    opened_embedder = _open_embedder(manifest, embedder, result)
     _find_labels(look_in, result)
     result.config = replace(result.config, id=name)
     result.differences += _other_settings(manifest, result.config)
@@ -59,7 +59,7 @@ def find_inputs(manifest: Mapping[str, Any], look_in: Sequence[Path] = (), embed
     left_out = None
     if len(corpus_sources) == len(opened):
         left_out = _open_excluded_rows(manifest, corpus_sources, look_in, result)
-    if result.problems or embedder is None:
+    if result.problems or opened_embedder is None:
         return result
     # exactly the sets that were read then, whatever could be reached now
     gone = manifest.get("missing_sources") or ()
@@ -68,7 +68,7 @@ def find_inputs(manifest: Mapping[str, Any], look_in: Sequence[Path] = (), embed
     corpus = one_after_another(result.config.source, corpus_sources, missing, unread, left_out)
     test = id_sets[1] if len(id_sets) > 1 else None
     protected = [source for source in also if source]
-    result.inputs = put_together(result.config, corpus, id_sets[0], test, protected, embedder)
+    result.inputs = put_together(result.config, corpus, id_sets[0], test, protected, opened_embedder)
     result.differences += _other_labels(manifest, corpus, result.inputs)
     return result
 
@@ -174,29 +174,24 @@ def _open_excluded_rows(
     return None if problem else read_excluded_rows(file, record.get("counted_from"), list(found))
 
 
-def _open_embedder(manifest: Mapping[str, Any], embedders: Sequence[str], result: Recorded) -> Embedder | None:
+def _open_embedder(manifest: Mapping[str, Any], given: str | None, result: Recorded) -> Embedder | None:
     kind, record = result.config.embedder, manifest["id_filter"]
     recorded = str(record.get("embedder_fingerprint", ""))
-    specs = [spec for spec in embedders if spec.partition(":")[0] == kind]
-    if not specs and kind in ("thumbnail", "timm"):  # which a manifest names in full
-        specs = [str(record.get("embedder"))]
-    if not specs:
-        weights = f"{kind} weights of fingerprint {recorded[:SHOWN]}..."
-        problem = f"embedder: {weights} were used; give --embedder {kind}:PATH"
+    spec = given or (str(record.get("embedder")) if kind in ("thumbnail", "timm") else "")  # these are named in full
+    if not spec or spec.partition(":")[0] != kind:
+        weights = kind if kind == "thumbnail" else f"{kind} weights of fingerprint {recorded[:SHOWN]}..."
+        verb, do = ("was", "leave it out") if kind == "thumbnail" else ("were", f"give --embedder {kind}:PATH")
+        problem = f"embedder{' ' if spec else ''}{spec}: {weights} {verb} used; {do}"
         result.found.append(Found("embedder", kind, "", "", recorded, problem))
         return None
-    others = []
-    for spec in specs:
-        try:
-            embedder = open_embedder(spec)
-        except InputError as error:
-            others.append(Found("embedder", kind, spec, "", recorded, str(error)))
-            continue
-        if not recorded or embedder.fingerprint == recorded:
-            result.found.append(Found("embedder", kind, spec, embedder.fingerprint, recorded))
-            result.config = replace(result.config, embedder=spec)
-            return embedder
+    try:
+        embedder = open_embedder(spec)
+    except InputError as error:
+        result.found.append(Found("embedder", kind, spec, "", recorded, str(error)))
+        return None
+    problem = ""
+    if recorded and embedder.fingerprint != recorded:
         problem = f"embedder {spec}: is not the one that was used {unlike(embedder.fingerprint, recorded)}"
-        others.append(Found("embedder", kind, spec, embedder.fingerprint, recorded, problem))
-    result.found += others[:1]
-    return None
+    result.found.append(Found("embedder", kind, spec, embedder.fingerprint, recorded, problem))
+    result.config = replace(result.config, embedder=spec)
+    return embedder

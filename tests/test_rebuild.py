@@ -99,7 +99,7 @@ def built(world, tmp_path_factory) -> Path:
 def plain(world, tmp_path_factory) -> Path:
     """A set by thumbnails, with little to find again."""
     out = tmp_path_factory.mktemp("plain") / "mini.h5"
-    return build(BuildConfig((str(world / "corpus.parquet"),), 40, str(world / "id"), out, **SMALL)).out
+    return build(BuildConfig((str(world / "corpus.parquet"),), 40, str(world / "id"), out, 16, **SMALL)).out
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def curate(monkeypatch, capfd):
 
 
 def test_every_byte_comes_again_from_the_manifest_alone(alone, built, world, tmp_path):
-    given = {"embedders": [f"checkpoint:{world / 'classifier.safetensors'}"], "look_in": [world]}
+    given = {"embedder": f"checkpoint:{world / 'classifier.safetensors'}", "look_in": [world]}
     result = rebuild(str(alone), tmp_path / "again/mini.h5", **given, workers=3)
     assert files(tmp_path / "again") == files(built.parent)
     assert result.agreement.lines() == ["agrees byte for byte: 3 shards, 70 rows"]
@@ -141,7 +141,7 @@ def test_every_byte_comes_again_from_the_manifest_alone(alone, built, world, tmp
 
 
 def test_a_manifest_without_its_shards_is_completed_where_it_lies(alone, built, world, tmp_path):
-    given = {"embedders": [f"checkpoint:{world / 'classifier.safetensors'}"], "look_in": [world]}
+    given = {"embedder": f"checkpoint:{world / 'classifier.safetensors'}", "look_in": [world]}
     before = alone.stat()
     result = rebuild(str(alone), **given)
     assert result.out == alone and result.agreement.bytes_agree
@@ -220,7 +220,7 @@ def test_every_input_that_is_not_what_was_read_is_named_before_any_work(alone, b
     shutil.copy(other / "id/test.parquet", other / "ood.parquet")
     (other / "rows.txt").write_text("1\n5\n")
     wrong = weights(tmp_path / "wrong.safetensors", seed=1)
-    message = refusal(alone, look_in=[other], embedders=[f"checkpoint:{wrong}"])
+    message = refusal(alone, look_in=[other], embedder=f"checkpoint:{wrong}")
     recorded = read_manifest(built)
     source = recorded["sources"][0]["fingerprint"][:12]
     assert "source corpus.parquet: its rows are not those that were read (fingerprint " in message
@@ -237,7 +237,7 @@ def test_every_input_that_is_not_what_was_read_is_named_before_any_work(alone, b
     (other / "rows.txt").write_text((world / "rows.txt").read_text())
     shutil.copy(world / "ood.parquet", other)
     (other / "exclude.txt").write_text("car\ntabby cat\n")
-    given = {"look_in": [other], "embedders": [f"checkpoint:{world / 'classifier.safetensors'}"]}
+    given = {"look_in": [other], "embedder": f"checkpoint:{world / 'classifier.safetensors'}"}
     assert "exclude.txt: 1 labels more and 0 fewer than were excluded (car)" in refusal(alone, **given)
 
 
@@ -252,8 +252,8 @@ def test_what_is_not_there_is_named_with_the_folders(alone, tmp_path):
 
 def test_an_embedder_of_another_kind_is_refused(plain, world, tmp_path):
     given = f"checkpoint:{world / 'classifier.safetensors'}"
-    message = refusal(plain, out=tmp_path / "a.h5", look_in=[world], embedders=[given])
-    assert f"--embedder {given}: thumbnail was used" in message
+    message = refusal(plain, out=tmp_path / "a.h5", look_in=[world], embedder=given)
+    assert f"embedder {given}: thumbnail was used; leave it out" in message
 
 
 def test_a_limit_that_this_version_has_changed_is_refused(plain, world, tmp_path):
@@ -331,28 +331,31 @@ def test_the_command_says_what_agrees_and_what_would_be_read(plain, world, tmp_p
 # ---- sets made from sets --------------------------------------------------------------------------------------------
 
 
-def test_a_set_made_from_sets_is_made_again_with_its_parents(plain, built, world, tmp_path, monkeypatch, curate):
+def test_a_set_made_from_sets_is_made_again_with_its_parents(plain, world, tmp_path, monkeypatch, curate):
     pytest.importorskip("curate.deriving.redo", reason="sets made from sets are not there yet")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "part").mkdir()
-    code, _, err = curate("select", built, "--size", 25, "--out", tmp_path / "part/part.h5")
-    assert code == 0, err
-    (tmp_path / "both").mkdir()
-    code, _, err = curate("merge", tmp_path / "part/part.h5", plain, "--out", tmp_path / "both/both.h5")
-    assert code == 0, err
+    part, other, both = (tmp_path / name / f"{name}.h5" for name in ("part", "other", "both"))
+    source, ident = (str(world / "corpus.parquet"),), str(world / "id")
+    build(BuildConfig(source, 30, ident, other, 16, seed=9, exclude_labels="none", **SMALL))
+    for arguments in (("select", plain, "--size", 25, "--out", part), ("merge", part, other, "--out", both)):
+        code, _, err = curate(*arguments)
+        assert code == 0, err
     index = tmp_path / "index/both.h5"
     index.parent.mkdir()
-    shutil.copy(tmp_path / "both/both.h5", index)
+    shutil.copy(both, index)
 
-    assert "embedder: checkpoint weights" in refusal(index, look_in=[world])
-    given = {"look_in": [world], "embedders": [f"checkpoint:{world / 'classifier.safetensors'}"]}
-    result = rebuild(str(index), **given)
+    # both builds, of which one is two steps away, lack the same inputs; each is named once
+    message = refusal(index, look_in=[tmp_path])
+    assert message.count("source corpus.parquet: is not in") == message.count("ID set id: is not in") == 1
+    result = rebuild(str(index), look_in=[world])
     assert result.agreement.lines()[0].startswith("agrees byte for byte")
-    assert files(index.parent) == files(tmp_path / "both")
-    assert sorted(path.name for path in index.parent.iterdir()) == sorted(files(tmp_path / "both"))
+    assert files(index.parent) == files(both.parent)
+    assert sorted(path.name for path in index.parent.iterdir()) == sorted(files(both.parent))
     # parents that are at hand are not made again: nothing else need be there
-    again = rebuild(
-        str(tmp_path / "both/both.h5"), tmp_path / "again/both.h5", look_in=[tmp_path / "part", plain.parent]
-    )
-    assert {entry.role for entry in again.found} == {"outlier set"}
-    assert files(tmp_path / "again") == files(tmp_path / "both")
+    again = tmp_path / "again/both.h5"
+    result = rebuild(str(both), again, look_in=[part.parent, other.parent])
+    assert {entry.role for entry in result.found} == {"outlier set"}
+    assert files(again.parent) == files(both.parent)
+    assert "already holds this set" in rebuild(str(both), again, look_in=[part.parent, other.parent]).notes[-1]
+    assert "exists with other content" in refusal(both, out=plain, look_in=[part.parent, other.parent])
+    assert files(plain.parent).keys() == {"mini.h5", "mini-evidence.h5", *(f"mini-0000{n}-of-00002.h5" for n in (0, 1))}

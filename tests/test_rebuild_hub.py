@@ -241,5 +241,5 @@ def test_the_whole_corpus_of_real_images_comes_again(srood_data, hub, tmp_path, 
     index = tmp_path / "index/mini.h5"
     index.parent.mkdir()
     shutil.copy(out, index)
-    assert rebuild(str(index), embedders=[embedder]).agreement.bytes_agree
+    assert rebuild(str(index), embedder=embedder).agreement.bytes_agree
     assert files(index.parent) == files(out.parent)

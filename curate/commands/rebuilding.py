@@ -29,8 +29,7 @@ def rebuild(
         typer.Option(help="Folder that holds local files and folders which the manifest names; may be repeated."),
     ] = None,
     embedder: Annotated[
-        list[str] | None,
-        typer.Option(help="checkpoint:PATH or onnx:PATH, the weights that were used; may be repeated."),
+        str | None, typer.Option(help="checkpoint:PATH or onnx:PATH, where such weights were used.")
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="Find and compare the inputs; build nothing.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace another set at --out.")] = False,
@@ -47,7 +46,7 @@ def rebuild(
     result = rebuild_set(
         manifest,
         out,
-        embedders=embedder or (),
+        embedder=embedder,
         look_in=look_in or (),
         workers=workers,
         overwrite=overwrite,
