@@ -124,7 +124,9 @@ def command(manifest: Mapping[str, Any], name: str) -> tuple[str, list[str]]:
         elif key not in options or isinstance(value, dict):
             other.append(f"{key}={value!r}")
         else:
-            if key == "embedder" and value != "thumbnail" and ":" not in str(value):
+            if key == "embedder" and value == "timm":
+                value = (manifest.get("id_filter") or {}).get("embedder", "timm:NAME")
+            elif key == "embedder" and value != "thumbnail" and ":" not in str(value):
                 value = f"{value}:PATH"
                 fingerprint = (manifest.get("id_filter") or {}).get("embedder_fingerprint", "")
                 notes.append(f"PATH is the embedder that was used, of fingerprint {fingerprint}.")

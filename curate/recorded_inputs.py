@@ -179,9 +179,11 @@ def _open_embedder(manifest: Mapping[str, Any], given: str | None, result: Recor
     recorded = str(record.get("embedder_fingerprint", ""))
     spec = given or (str(record.get("embedder")) if kind in ("thumbnail", "timm") else "")  # these are named in full
     if not spec or spec.partition(":")[0] != kind:
-        weights = kind if kind == "thumbnail" else f"{kind} weights of fingerprint {recorded[:SHOWN]}..."
-        verb, do = ("was", "leave it out") if kind == "thumbnail" else ("were", f"give --embedder {kind}:PATH")
-        problem = f"embedder{' ' if spec else ''}{spec}: {weights} {verb} used; {do}"
+        if kind in ("thumbnail", "timm"):
+            wanted = f"{record.get('embedder')} was used; leave --embedder out"
+        else:
+            wanted = f"{kind} weights of fingerprint {recorded[:SHOWN]}... were used; give --embedder {kind}:PATH"
+        problem = f"embedder {spec}: {wanted}" if spec else f"embedder: {wanted}"
         result.found.append(Found("embedder", kind, "", "", recorded, problem))
         return None
     try:

@@ -199,6 +199,25 @@ def test_sets_made_before_the_manifest_named_the_id_images(plain, world, tmp_pat
     assert "ID set test.parquet: its rows are not those that were read" in refusal(index, look_in=[world])
 
 
+def test_a_model_of_timm_is_named_by_the_manifest(world, tmp_path, monkeypatch):
+    timm = pytest.importorskip("timm")
+    original = timm.create_model
+
+    def create(name: str, pretrained: bool, **more: Any):
+        torch.manual_seed(0)  # in place of the weights that would be downloaded
+        return original(name, **more)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    source, ident, out = (str(world / "corpus.parquet"),), str(world / "id"), tmp_path / "set/mini.h5"
+    build(BuildConfig(source, 20, ident, out, 16, embedder="timm:test_resnet", **SMALL))
+    again = tmp_path / "again/mini.h5"
+    assert rebuild(str(out), again, look_in=[world]).agreement.bytes_agree
+    assert files(again.parent) == files(out.parent)
+    other = f"checkpoint:{world / 'classifier.safetensors'}"
+    message = refusal(out, out=again, look_in=[world], embedder=other)
+    assert f"embedder {other}: timm:test_resnet was used; leave --embedder out" in message
+
+
 def test_nothing_protected_still_names_its_id_images(world, tmp_path):
     out = tmp_path / "set/mini.h5"
     build(BuildConfig((str(world / "corpus.parquet"),), 20, str(world / "id"), out, protect=("none",), **SMALL))
@@ -253,7 +272,7 @@ def test_what_is_not_there_is_named_with_the_folders(alone, tmp_path):
 def test_an_embedder_of_another_kind_is_refused(plain, world, tmp_path):
     given = f"checkpoint:{world / 'classifier.safetensors'}"
     message = refusal(plain, out=tmp_path / "a.h5", look_in=[world], embedder=given)
-    assert f"embedder {given}: thumbnail was used; leave it out" in message
+    assert f"embedder {given}: thumbnail was used; leave --embedder out" in message
 
 
 def test_a_limit_that_this_version_has_changed_is_refused(plain, world, tmp_path):
