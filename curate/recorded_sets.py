@@ -78,9 +78,11 @@ def is_local(record: Record) -> bool:
 
 def local_paths(name: str, look_in: Sequence[Path]) -> Iterator[Path]:
     """Where a local file or folder of this name lies, as absolute paths, so that none is taken for a named set."""
+    if name in ("", "..") or Path(name).name != name:
+        return  # a manifest from elsewhere does not lead out of these folders
     for folder in (*look_in, Path()):
         path = Path(os.path.abspath(folder / name))
-        if name and path.exists():
+        if path.exists():
             yield path
 
 

@@ -260,6 +260,16 @@ def test_every_input_that_is_not_what_was_read_is_named_before_any_work(alone, b
     assert "exclude.txt: 1 labels more and 0 fewer than were excluded (car)" in refusal(alone, **given)
 
 
+@pytest.mark.parametrize("name", ["{world}/exclude.txt", "../world/exclude.txt", ".."])
+def test_a_manifest_does_not_lead_out_of_the_folders(alone, world, tmp_path, name):
+    document = read_manifest(alone)
+    document["config"]["exclude_labels"] = name.format(world=world)
+    index = write_document(tmp_path / "index/mini.h5", document)
+    (tmp_path / "world").symlink_to(world)
+    recorded = document["config"]["exclude_labels"]
+    assert f"--exclude-labels {recorded}: is not in the working folder" in refusal(index, look_in=[world])
+
+
 def test_what_is_not_there_is_named_with_the_folders(alone, tmp_path):
     message = refusal(alone, look_in=[tmp_path])
     for what in ("source corpus.parquet", "ID set id", "protected set ood.parquet", "--exclude-labels exclude.txt"):
