@@ -8,8 +8,6 @@ on the number of workers: they only decode.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from curate import contamination, dedup, sampling
 from curate.config import BuildConfig, check
 from curate.evidence import ID, ID_NESS, Batch, Evidence, Partners, narrowest
 from curate.inputs import Inputs, identity, resolve_inputs
+from curate.outputs import BuildResult, existing
 from curate.record import Tally, measured_contamination, versions
 from curate.reference import Reference, prepare_reference
 from curate.stream import stream_corpus
@@ -26,16 +25,6 @@ from curate.workspace import Workspace
 from srood import images, outliers
 from srood.errors import InputError
 from srood.progress import progress_bar
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """What came out: `manifest` as written (or as it would be), `written` False for a dry run, notes for people."""
-
-    out: Path
-    manifest: dict[str, Any]
-    written: bool
-    notes: tuple[str, ...] = ()
 
 
 def build(config: BuildConfig, console: Console | None = None, inputs: Inputs | None = None) -> BuildResult:
@@ -48,9 +37,9 @@ def build(config: BuildConfig, console: Console | None = None, inputs: Inputs | 
     console = console or Console(stderr=True)
     check(config)
     inputs = inputs or resolve_inputs(config)
-    existing = _existing(config, inputs.recipe)
-    if existing is not None:
-        return BuildResult(config.out, existing, True, (f"{config.out} already holds this set, verified",))
+    already = None if config.dry_run else existing(config.out, inputs.recipe, config.overwrite)
+    if already is not None:
+        return BuildResult(config.out, already, True, (f"{config.out} already holds this set, verified",))
     work = Workspace(config.out, inputs.recipe)
 
     notes = []
@@ -115,22 +104,6 @@ def build(config: BuildConfig, console: Console | None = None, inputs: Inputs | 
     outliers.write_set(config.out, shards, count, manifest, work.folder, evidence.to_arrays())
     work.remove()
     return BuildResult(config.out, outliers.read_manifest(config.out), True, tuple(notes))
-
-
-def _existing(config: BuildConfig, recipe: str) -> dict[str, Any] | None:
-    """The manifest at the output where it is this very set; an error where it is another one."""
-    if config.dry_run or not config.out.exists():
-        return None
-    try:
-        manifest = outliers.read_manifest(config.out)
-        same = manifest.get("recipe") == recipe and not outliers.verify(config.out)
-    except InputError:
-        same = False
-    if same:
-        return manifest
-    if config.overwrite:
-        return None
-    raise InputError(f"--out {config.out}: exists with other content; give --overwrite or another --out")
 
 
 # ---- what is written ------------------------------------------------------------------------------------------------

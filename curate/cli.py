@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from curate.commands import auditing, building, inspection, listing, rebuilding
+from curate.commands import auditing, building, deriving, exporting, inspection, listing, publishing, rebuilding
 from srood import __version__, commands
 
 app = typer.Typer(
@@ -39,9 +39,15 @@ def options(
 
 app.command()(building.build)
 app.command()(auditing.audit)
+app.command()(exporting.export)
+app.command()(deriving.diff)
+app.command()(deriving.merge)
+app.command()(deriving.select)
 app.command()(inspection.inspect)
 app.command()(inspection.report)
 app.command()(inspection.verify)
 app.command()(rebuilding.rebuild)
 app.command()(listing.exclusions)
 app.command()(listing.sources)
+app.command()(publishing.publish)
+app.command()(publishing.pull)

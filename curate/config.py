@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curate import quality, sampling
+from curate.outputs import check_out
 from srood.errors import InputError
 
 # From benchmarks/id_filter.py (figures in docs/id-classes.md): a thumbnail tells classes no better than chance, so its
@@ -98,13 +99,4 @@ def check(config: BuildConfig) -> None:
         raise InputError(f"--max-upscale {config.max_upscale}: must be at least 1")
     if config.exclude_indices_base not in (None, 0, 1):
         raise InputError(f"--exclude-indices-base {config.exclude_indices_base}: must be 0 or 1")
-    if config.out.suffix != ".h5":
-        raise InputError(f"--out {config.out}: must end in .h5")
-    if config.out.is_dir():
-        raise InputError(f"--out {config.out}: is a folder; name a file in it")
-    try:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {config.out}: its folder cannot be made ({error.strerror})") from error
-    if not os.access(config.out.parent, os.W_OK):
-        raise InputError(f"--out {config.out}: its folder is not writable")
+    check_out(config.out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +16,16 @@ def headlines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     stages = manifest.get("stages") or []
     certificate = manifest.get("leak_certificate") or {}
     measured = manifest.get("contamination") or {}
-    lines = [(f"{manifest['rows']:,}", f"rows kept of {stages[0]['seen']:,} read" if stages else "rows kept")]
+    by = " by the sets it was merged from" if _operation(manifest) == "merge" else ""
+    lines = [(f"{manifest['rows']:,}", f"rows kept of {stages[0]['seen']:,} read{by}" if stages else "rows kept")]
     if certificate.get("protected"):
         leaks = sum(sum(entry["dropped"].values()) for entry in stages if entry["stage"] == "leaks")
         lines.append((f"{leaks:,}", "leaks dropped"))
         left, threshold = certificate.get("largest_similarity_left"), certificate["threshold"]["similarity"]
-        lines.append((_number(left), f"largest leak similarity left; copies begin at {_number(threshold)}"))
+        most = "at most " if manifest.get("derived") else ""
+        lines.append((most + _number(left), f"largest leak similarity left; copies begin at {_number(threshold)}"))
+    elif manifest.get("derived"):
+        lines.append(("not certified", "leaks: no set is one that all its parents were checked against"))
     else:
         lines.append(("not checked", "leaks: nothing was protected"))
     estimated = (measured.get("estimated") or {}).get("kept")
@@ -34,10 +39,32 @@ def headlines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
+def stages(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Each stage with its rows in, dropped and left, and why, most rows first; as text."""
+    found = []
+    for entry in manifest.get("stages") or []:
+        reasons = sorted(entry["dropped"].items(), key=lambda item: (-item[1], item[0]))
+        found.append(
+            {
+                "stage": entry["stage"],
+                "seen": f"{entry['seen']:,}",
+                "dropped": f"{sum(entry['dropped'].values()):,}",
+                "left": f"{entry['left']:,}",
+                "why": ", ".join(f"{reason} {count:,}" for reason, count in reasons),
+            }
+        )
+    return found
+
+
 def certificate(manifest: Mapping[str, Any]) -> list[str]:
     """The leak certificate, a paragraph each."""
     found = manifest.get("leak_certificate") or {}
     if not found.get("protected"):
+        if manifest.get("derived"):
+            return [
+                "No protected set is one that every set it was made from was checked against: no statement about leaks "
+                "can be made."
+            ]
         return ["This set was built with nothing protected: no statement about leaks can be made."]
     threshold, left = found["threshold"], found.get("largest_similarity_left")
     stage = next((entry for entry in manifest.get("stages", []) if entry["stage"] == "leaks"), None)
@@ -45,14 +72,18 @@ def certificate(manifest: Mapping[str, Any]) -> list[str]:
     lines = []
     if stage:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(stage["dropped"].items()))
-        dropped = f"{sum(stage['dropped'].values()):,} ({reasons})" if reasons else "None"
+        dropped = f"{sum(stage['dropped'].values()):,} ({reasons})"
+        whose = " when the sets were built that this one was made from" if manifest.get("derived") else ""
+        besides = ", or of a set that only some of them were checked against," if whose else ""
         lines.append(
-            f"Each of the {stage['seen']:,} rows that came this far was compared with the images of {sets}. "
-            f"{dropped} showed the same picture as one of them and were dropped."
+            f"Each of the {stage['seen']:,} rows that came this far{whose} was compared with the images of {sets}. "
+            + f"{dropped if reasons else 'None'} showed the same picture as one of them"
+            + (f"{besides} and were dropped." if reasons else ".")
         )
     if left is not None:
+        most = "at most " if manifest.get("derived") else ""
         lines.append(
-            f"None of the {manifest['rows']:,} rows kept is a copy by this check: the largest similarity left is "
+            f"None of the {manifest['rows']:,} rows kept is a copy by this check: the largest similarity left is {most}"
             f"{_number(left)}, and two images count as the same picture from {_number(threshold['similarity'])}."
         )
     recall = threshold.get("recall") or {}
@@ -77,6 +108,11 @@ def id_filter(manifest: Mapping[str, Any]) -> str:
     if not found or not found.get("recall"):
         return "The ID-class filter was off: rows were not dropped for their similarity to ID images."
     what, at = ("an ID-ness", found["id_ness"]) if "id_ness" in found else ("a similarity", found.get("similarity"))
+    if at is None:  # merged sets, each with a threshold on a scale of its own
+        return (
+            f"Embedder: {found.get('embedder')}. Rows were dropped from an ID-ness that at least {found['recall']:.0%} "
+            "of held-out ID images reach, on a scale for each of the sets that this one was merged from."
+        )
     return (
         f"Embedder: {found.get('embedder')}. A row was dropped from {what} of {_number(at)}, "
         f"which {found['recall']:.0%} of held-out ID images reach."
@@ -99,8 +135,10 @@ def contamination(manifest: Mapping[str, Any]) -> tuple[list[str], list[tuple[st
     if estimated := (found.get("estimated") or {}).get("kept"):
         interval = _interval([estimated["low"], estimated["high"]])
         words.append(f"Estimated from ID-ness, without labels: {estimated['point']:.1%}{interval} of the rows kept.")
+    elif manifest.get("derived"):
+        words.append("The estimates of the sets it was made from are of other rows, and are not repeated here.")
     elif not found.get("measured_by"):
-        words.append("ID-ness tells too little here to estimate it; look at the rows nearest to each ID class below.")
+        words.append("ID-ness tells too little here to estimate it; look at the rows nearest to each ID class.")
     return words, figures
 
 
@@ -112,7 +150,64 @@ def settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def command(manifest: Mapping[str, Any], name: str) -> tuple[str, list[str]]:
-    """The command that builds this set again, and what it leaves for the reader to fill in."""
+    """The command that makes this set again, and what it leaves for the reader to fill in.
+
+    A set made from sets has a line for each of these first.
+    """
+    if not manifest.get("derived"):
+        return _build_command(manifest, name)
+    lines, notes = _commands(manifest, name, {"": name})
+    return "\n".join(lines), notes
+
+
+def derivation(manifest: Mapping[str, Any]) -> list[str]:
+    """From what, and how, a set was made from sets; nothing for one that was built."""
+    derived = manifest.get("derived")
+    if not derived:
+        return []
+    parents = [
+        f"{parent['file']} ({parent['manifest']['rows']:,} rows, {parent['fingerprint'][:16]})"
+        for parent in derived["parents"]
+    ]
+    made = {"select": "selected from", "merge": "merged from"}.get(derived["operation"], "made from")
+    given = {
+        key: value for key, value in derived["options"].items() if not (value is None or value is False or value == [])
+    }
+    return [
+        f"{made} {_listed(parents)}; {in_words(given)}",
+        *(f"note: {note}" for note in derived.get("notes", ())),
+    ]
+
+
+def _commands(manifest: Mapping[str, Any], name: str, names: dict[str, str]) -> tuple[list[str], list[str]]:
+    """The commands that make a set and, before it, those it comes from, each once.
+
+    `names` maps what was named already, a fingerprint or the result, to the name of its file.
+    """
+    derived = manifest.get("derived")
+    if not derived:
+        command, notes = _build_command(manifest, name)
+        return [command], notes
+    lines, notes, words = list[str](), list[str](), ["curate", derived["operation"]]
+    for parent in derived["parents"]:
+        fingerprint = parent["fingerprint"]
+        if fingerprint not in names:
+            taken = parent["file"] in names.values()  # then in a folder: shards are called after the file
+            names[fingerprint] = f"{fingerprint[:8]}/{parent['file']}" if taken else parent["file"]
+            more, remarks = _commands(parent["manifest"], names[fingerprint], names)
+            lines += more
+            notes += [remark for remark in remarks if remark not in notes]
+        words.append(shlex.quote(names[fingerprint]))
+    for key, value in derived["options"].items():
+        for item in value if isinstance(value, list) else [value]:
+            if item is True:
+                words.append("--" + key.replace("_", "-"))
+            elif item is not None and item is not False:
+                words += ["--" + key.replace("_", "-"), shlex.quote(str(item))]
+    return [*lines, " ".join([*words, "--out", shlex.quote(name)])], notes
+
+
+def _build_command(manifest: Mapping[str, Any], name: str) -> tuple[str, list[str]]:
     from curate.commands.building import build
 
     options = inspect.signature(build).parameters
@@ -141,6 +236,10 @@ def command(manifest: Mapping[str, Any], name: str) -> tuple[str, list[str]]:
     return " ".join(words), notes
 
 
+def _operation(manifest: Mapping[str, Any]) -> str | None:
+    return (manifest.get("derived") or {}).get("operation")
+
+
 def _interval(ends: list[float] | None) -> str:
     return f" (95 % interval {ends[0]:.2%} to {ends[1]:.2%})" if ends else ""
 
@@ -157,6 +256,14 @@ def _listed(items: list[str]) -> str:
 
 def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def in_short(recorded: Any, most: int = 32) -> str:
+    """Any recorded value in at most so many characters; the beginning of longer ones, and of hashes."""
+    text = "" if recorded is None else in_words(recorded)
+    if re.fullmatch("[0-9a-f]{40,64}", text):
+        return text[:16]
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def in_words(recorded: Any) -> str:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from curate.agreement import Agreement, Columns, columns_of_index, columns_of_set, compare
 from curate.build import build
+from curate.deriving.redo import redo
 from curate.recorded_inputs import Recorded, find_inputs, other_versions
 from curate.recorded_sets import Found, local_paths
 from srood import outliers
@@ -192,8 +193,6 @@ def _make(planned: Plan, out: Path, settings: Settings) -> Path:
 
 def _derive(planned: Plan, out: Path, settings: Settings) -> Path:
     """Make the parents in a folder beside the output, and the set out of them."""
-    from curate.deriving.redo import redo  # type: ignore[import-not-found,unused-ignore]
-
     if out.exists():
         if _is_that(out, planned.manifest):
             settings.notes.append(f"{out} already holds this set, verified")
@@ -211,19 +210,15 @@ def _derive(planned: Plan, out: Path, settings: Settings) -> Path:
     place = scratch / "derived" / out.name
     place.parent.mkdir(parents=True, exist_ok=True)
     outliers.remove_set(place)  # what an interrupted run may have left
-    _put_in_place(redo(dict(planned.manifest["derived"]), parents, place), out)
+    made = redo(planned.manifest["derived"], parents, place)
+    outliers.put_in_place(made, out, [entry["file"] for entry in _files(read_manifest(made))])
     shutil.rmtree(scratch, ignore_errors=True)
     return out
 
 
-def _put_in_place(made: Path, out: Path) -> None:
-    """Rename a set, the manifest last; what was at `out` is removed."""
-    document = read_manifest(made)
-    outliers.remove_set(out)
-    for entry in document["shards"] + ([document["evidence"]] if document.get("evidence") else []):
-        os.replace(made.parent / entry["file"], out.parent / entry["file"])
-    os.replace(made, out)
-    sync_folder(out.parent)
+def _files(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entries of the shards and, where there is any, the evidence."""
+    return list(manifest["shards"]) + ([manifest["evidence"]] if manifest.get("evidence") else [])
 
 
 def _is_that(path: Path, manifest: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from curate import charts, prose
 from curate.evidence import CLEAREST, DOUBTFUL, EDGES, ID, ID_NESS, LEAK, LEFT, PAIRS, Evidence, Shown, read_evidence
-from curate.sheets import Sheet, Sheets, Tile
+from curate.sheets import Sheet, Sheets, Tile, drawn_rows
 from srood.errors import InputError
 from srood.files import write_text
 from srood.outliers import OutlierSet
@@ -59,13 +59,14 @@ def render(opened: OutlierSet) -> str:
         "file": opened.path.name,
         "settings": prose.settings(manifest),
         "command": prose.command(manifest, opened.path.name),
+        "derivation": prose.derivation(manifest),
         "certificate": prose.certificate(manifest),
         "id_words": prose.id_filter(manifest),
         "contamination": prose.contamination(manifest),
         "headlines": prose.headlines(manifest),
         "has_evidence": evidence is not None,
         "most": max((entry["seen"] for entry in manifest.get("stages", [])), default=1) or 1,
-        "kept": sheets.add(_kept_tiles(opened, names)),
+        "kept": sheets.add(_tiles_of(opened, drawn_rows(opened.num_rows, KEPT_SHOWN), names)),
         "nearest": _nearest(opened, names, sheets),
         "classes": len(np.unique(opened.read("id_class"))),
         "clusters": _clusters(opened, names, sheets),
@@ -93,11 +94,6 @@ def _rule(sheet: Sheet) -> Markup:
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------------
-
-
-def _kept_tiles(opened: OutlierSet, names: list[str]) -> list[Tile]:
-    rng = np.random.default_rng(np.random.SeedSequence([0x5EE]))
-    return _tiles_of(opened, np.sort(rng.permutation(opened.num_rows)[:KEPT_SHOWN]), names)
 
 
 def _nearest(opened: OutlierSet, names: list[str], sheets: Sheets) -> list[dict[str, Any]]:

@@ -94,10 +94,9 @@ def draw(
     record: dict[str, Any] = {"strategy": plan.strategy, "seed": seed, "rows": len(survivors)}
     rows = survivors
     if plan.strategy in ("hard", "diverse") and len(rows):
-        likeness = columns[by][rows].astype(np.float64)
-        lowest, highest = np.quantile(likeness, [plan.low, plan.high])
-        rows = rows[(likeness >= lowest) & (likeness <= highest)]
-        edges = {"from": round(float(lowest), 6), "to": round(float(highest), 6), "rows": len(rows)}
+        inside, lowest, highest = within(columns[by][rows], plan.low, plan.high)
+        rows = rows[inside]
+        edges = {"from": round(lowest, 6), "to": round(highest, 6), "rows": len(rows)}
         record["band"] = {"of": by, "low": plan.low, "high": plan.high, **edges}
 
     number = min(clusters or default_clusters(len(rows)), len(rows))
@@ -119,6 +118,13 @@ def draw(
         least_most = {"least": int(drawn.min()), "most": int(drawn.max())}
         record["strata"] = {"all": len(np.unique(strata[rows])), "drawn": len(drawn), **least_most}
     return Sample(chosen, of_row, np.setdiff1d(survivors, rows), record)
+
+
+def within(likeness: np.ndarray, low: float, high: float) -> tuple[np.ndarray, float, float]:
+    """Which values lie between two of their quantiles (NumPy's, both ends within), bool (N,), and these two values."""
+    likeness = likeness.astype(np.float64)
+    lowest, highest = np.quantile(likeness, [low, high])
+    return (likeness >= lowest) & (likeness <= highest), float(lowest), float(highest)
 
 
 def remarks(plan: Plan, embedder: str, label: np.ndarray) -> list[str]:

@@ -103,15 +103,26 @@ def _draw(sheet: Sheet, pictures: Sequence[np.ndarray], side: int) -> None:
         sheet.partner_places.append(None if tile.partner is None else next(following))
     sheet.columns, sheet.rows = columns, rows
     if pictures:
-        canvas = Image.new("RGB", (columns * side, rows * side))
-        for number, picture in enumerate(pictures):
-            tile_image = Image.fromarray(np.ascontiguousarray(picture))
-            if tile_image.size != (side, side):
-                tile_image = tile_image.resize((side, side), Image.Resampling.LANCZOS)
-            canvas.paste(tile_image, (number % columns * side, number // columns * side))
-        stream = io.BytesIO()
-        canvas.save(stream, "PNG", optimize=True)
-        sheet.uri = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+        sheet.uri = "data:image/png;base64," + base64.b64encode(sprite(pictures, columns, side)).decode()
+
+
+def sprite(pictures: Sequence[np.ndarray], columns: int, side: int) -> bytes:
+    """One PNG of pictures, uint8 (H, W, 3), row by row, each brought to `side` pixels; black where none is left."""
+    canvas = Image.new("RGB", (columns * side, max(1, -(-len(pictures) // columns)) * side))
+    for number, picture in enumerate(pictures):
+        tile_image = Image.fromarray(np.ascontiguousarray(picture))
+        if tile_image.size != (side, side):
+            tile_image = tile_image.resize((side, side), Image.Resampling.LANCZOS)
+        canvas.paste(tile_image, (number % columns * side, number // columns * side))
+    stream = io.BytesIO()
+    canvas.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def drawn_rows(count: int, shown: int) -> np.ndarray:
+    """Row numbers to show of a set of `count` rows: at most `shown`, drawn at random, always the same; ascending."""
+    rng = np.random.default_rng(np.random.SeedSequence([0x5EE]))
+    return np.sort(rng.permutation(count)[:shown])
 
 
 def _place(number: int, columns: int, rows: int) -> Place:

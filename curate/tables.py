@@ -10,9 +10,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from curate import prose
+
 if TYPE_CHECKING:
     from curate.audit import Audit
-    from curate.build import BuildResult
+    from curate.deriving.diff import Difference
+    from curate.outputs import BuildResult
     from curate.recorded_sets import Found
 
 
@@ -33,11 +36,8 @@ def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 def stage_table(manifest: dict[str, Any]) -> Table:
     """Rows in, dropped and left, stage by stage, with the reasons."""
     table = _table("stage", "rows in", "dropped", "left", "why", right=("rows in", "dropped", "left"))
-    for entry in manifest["stages"]:
-        reasons = sorted(entry["dropped"].items(), key=lambda item: (-item[1], item[0]))
-        why = ", ".join(f"{reason} {count:,}" for reason, count in reasons)
-        dropped = sum(entry["dropped"].values())
-        table.add_row(entry["stage"], f"{entry['seen']:,}", f"{dropped:,}", f"{entry['left']:,}", why)
+    for entry in prose.stages(manifest):
+        table.add_row(*(entry[name] for name in ("stage", "seen", "dropped", "left", "why")))
     return table
 
 
@@ -66,24 +66,29 @@ def findings(manifest: dict[str, Any]) -> list[str]:
     certificate = manifest["leak_certificate"]
     if certificate["protected"]:
         names = ", ".join(f"{entry['name']} ({entry['rows']:,})" for entry in certificate["protected"])
+        most = "at most " if manifest.get("derived") else ""  # what a set made from sets knows is its parents' largest
         lines.append(
-            f"leaks: checked against {names}; largest similarity left {certificate['largest_similarity_left']}"
+            f"leaks: checked against {names}; largest similarity left {most}{certificate['largest_similarity_left']}"
         )
+    elif manifest.get("derived"):
+        lines.append("leaks: not certified against any set (see the notes)")
     else:
         lines.append("leaks: not checked (--protect none)")
     id_filter = manifest["id_filter"]
+    at = "" if id_filter["id_ness"] is None else f" (ID-ness {id_filter['id_ness']:.4f} or more)"
     lines.append(
-        f"ID-class filter: {id_filter['embedder']}, catches {id_filter['recall']:.0%} of held-out ID images "
-        f"(ID-ness {id_filter['id_ness']:.4f} or more)"
+        f"ID-class filter: {id_filter['embedder']}, catches {id_filter['recall']:.0%} of held-out ID images{at}"
         if id_filter["recall"] > 0
         else "ID-class filter: off"
     )
     measured = manifest["contamination"]
     if measured["measured_by"]:
-        kept = "none" if measured["kept"] is None else f"{measured['kept']:.2%}"
-        lines.append(f"contamination by labels: {measured['corpus']:.2%} of the corpus, {kept} of the rows kept")
+        shares = ["none" if measured[of] is None else f"{measured[of]:.2%}" for of in ("corpus", "kept")]
+        corpus = "" if measured["corpus"] is None else f"{shares[0]} of the corpus, "
+        lines.append(f"contamination by labels: {corpus}{shares[1]} of the rows kept")
     else:
-        lines.append("contamination: not measured (no corpus labels to tell)")
+        why = "labels do not tell for every row" if manifest.get("derived") else "no corpus labels to tell"
+        lines.append(f"contamination: not measured ({why})")
     if estimated := (measured.get("estimated") or {}).get("kept"):
         low, high = estimated["low"], estimated["high"]
         interval = f"95 % interval {low:.1%} to {high:.1%}"
@@ -101,6 +106,8 @@ def print_manifest(file: Path, manifest: dict[str, Any]) -> None:
         highlight=False,
         markup=False,
     )
+    for line in prose.derivation(manifest):
+        console.print(line, highlight=False, markup=False)
     console.print(stage_table(manifest))
     for line in findings(manifest):
         console.print(line, highlight=False, markup=False)
@@ -151,6 +158,33 @@ def print_audit(found: Audit, written: list[Path]) -> None:
         console.print(f"wrote {path}", highlight=False, markup=False)
     if not written:
         console.print("nothing written: give --out pairs.parquet or --html report.html to see every pair")
+
+
+def print_difference(found: Difference) -> None:
+    """The verdict first, then rows, columns and fields of the manifests."""
+    console = _console()
+    console.print(found.headline(), highlight=False, markup=False)
+    table = _table("", "A", "B", right=("A", "B"))
+    table.add_row("set", found.a.name, found.b.name)
+    table.add_row("rows", f"{found.rows[0]:,}", f"{found.rows[1]:,}")
+    table.add_row("rows in both", f"{found.common:,}", f"{found.common:,}")
+    table.add_row("rows only here", f"{found.only[0]:,}", f"{found.only[1]:,}")
+    for names, there in zip(found.only_columns, (("there", "missing"), ("missing", "there")), strict=True):
+        for name in names:
+            table.add_row(f"column {name}", *there)
+    console.print(table, highlight=False)
+    order = "the same" if found.same_order else "another"
+    console.print(f"order of the common rows: {order}; shards: {'the same' if found.same_shards else 'other'} bytes")
+    if found.columns:
+        table = _table("column", "common rows that differ", "largest difference", right=("common rows that differ",))
+        for name, column in found.columns.items():
+            table.add_row(name, f"{column.rows:,}", "" if column.largest is None else f"{column.largest:.6g}")
+        console.print(table, highlight=False)
+    if found.fields:
+        table = _table("manifest", "A", "B")
+        for field, *values in found.fields:
+            table.add_row(field, *(prose.in_short(value) for value in values))
+        console.print(table, highlight=False, markup=False)
 
 
 def print_exclusions(found: dict[str, Any], written: Path | None) -> None:

@@ -25,7 +25,9 @@ class DatasetInfo:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     license: str = "unknown"
+    redistribution: str = "unknown"  # yes, no or unknown: whether images may be passed on
     citation: str = ""
+    homepage: str = ""
 
 
 @cache
@@ -55,5 +57,7 @@ def dataset_info(name: str) -> DatasetInfo | None:
         mean=triple("mean"),
         std=triple("std"),
         license=str(entry.get("license") or "unknown"),
+        redistribution=str(entry.get("redistribution") or "unknown"),
         citation=str(entry.get("citation") or ""),
+        homepage=str(entry.get("homepage") or ""),
     )

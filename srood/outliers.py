@@ -90,12 +90,23 @@ def write_set(
     text = json.dumps(document, sort_keys=True, ensure_ascii=True, allow_nan=False)
     finished = scratch / out.name
     _write_h5(finished, {"manifest": np.bytes_(text)})
+    put_in_place(finished, out, [entry["file"] for entry in table + described])
+    return out
+
+
+def put_in_place(finished: Path, out: Path, beside: Sequence[str]) -> None:
+    """Rename a set that was written and verified elsewhere on the same file system; what was at `out` is removed.
+
+    Args:
+        finished: the manifest; the manifest is renamed last
+        out: its new path, of the same file name
+        beside: names of the other files, which lie beside `finished`
+    """
     remove_set(out)
-    for entry in table + described:
-        os.replace(scratch / entry["file"], out.parent / entry["file"])
+    for name in beside:
+        os.replace(finished.parent / name, out.parent / name)
     os.replace(finished, out)
     sync_folder(out.parent)
-    return out
 
 
 def remove_set(out: Path) -> None:

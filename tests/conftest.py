@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,16 +58,52 @@ def writable_hub(tmp_path: Path, token: str, monkeypatch: pytest.MonkeyPatch) ->
         yield running
 
 
+@pytest.fixture(scope="session")
+def built_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of a small outlier set that may be passed on; tests do not change it."""
+    from published_sets import make_built
+
+    return make_built(tmp_path_factory.mktemp("built"))
+
+
+def _runner(name: str, main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capfd):
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [*name.split(), *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return (end.value.code or 0, *capfd.readouterr())  # type: ignore[return-value]
+
+    return call
+
+
 @pytest.fixture
 def srood_push(monkeypatch: pytest.MonkeyPatch, capfd) -> Callable[..., tuple[int, str, str]]:
     """Runs `srood push` in this process; returns (exit code, standard output, standard error)."""
     from train import cli
 
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["srood", "push", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (end.value.code or 0, *capfd.readouterr())  # type: ignore[return-value]
+    return _runner("srood push", cli.main, monkeypatch, capfd)
 
-    return call
+
+@pytest.fixture
+def curate(monkeypatch: pytest.MonkeyPatch, capfd) -> Callable[..., tuple[int, str, str]]:
+    """Runs `curate` in this process; returns (exit code, standard output, standard error)."""
+    from curate import cli
+
+    return _runner("curate", cli.main, monkeypatch, capfd)
+
+
+@pytest.fixture
+def slept(monkeypatch) -> list[float]:
+    """The seconds that were to be waited; nobody waits."""
+    seconds: list[float] = []
+    monkeypatch.setattr(time, "sleep", seconds.append)
+    return seconds
+
+
+@pytest.fixture(scope="session")
+def small_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three small outlier sets: a/mini.h5, b/mini.h5 and c/mini.h5 (see small_sets.make)."""
+    from small_sets import make
+
+    return make(tmp_path_factory.mktemp("small"))

@@ -87,3 +87,14 @@ def test_sroe_accuracy(made_up, tmp_path):
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {
         *("no-outliers-cross-entropy-alone", "no-outliers-SR", "SROE-as-in-the-paper")
     }
+
+
+def test_export(made_up, tmp_path):
+    options = ["--rows", "100", "--runs", "2", "--large", "tiny-imagenet:corpus"]
+    text, figures = run(made_up, tmp_path, "export.py", *options)
+    assert figures["rows"] == 100 and "100 rows of cifar10:train at 32x32" in text
+    assert list(figures["formats"]) == ["parquet", "webdataset", "imagefolder", "hdf5", "datasets"]
+    ours, peer = figures["formats"]["parquet"], figures["formats"]["datasets"]
+    assert ours["ratios"] == [a / b for a, b in zip(peer["seconds"], ours["seconds"], strict=True)]
+    assert figures["formats"]["hdf5"]["bytes"] > 100 * 32 * 32 * 3  # pixels as they are
+    assert all(row["share"] < 1 for rows in figures["png"].values() for row in rows if row["level"])

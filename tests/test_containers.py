@@ -237,6 +237,19 @@ def test_webdataset_labels_from_cls_json_or_txt(tmp_path, pixels):
     assert rows[2].data == encode(pixels[1])
 
 
+def test_of_json_the_name_of_a_label_comes_before_its_number(tmp_path, pixels):
+    image = encode(pixels[0])
+    given = [
+        '{"label": 7, "label_name": "cat"}',
+        '{"label": -1, "label_name": ""}',
+        '{"label": 2, "label_name": "ant"}',
+    ]
+    samples = [[(f"{n}.png", image), (f"{n}.json", text.encode())] for n, text in enumerate(given)]
+    source = webdataset(tmp_path, samples)
+    assert source.class_names == ("ant", "cat")
+    assert [row.label for row in source.rows()] == [1, -1, 0]
+
+
 def test_captions_are_no_labels(tmp_path, pixels, monkeypatch):
     monkeypatch.setattr(tar_file, "MAX_TEXTS", 3)
     image = encode(pixels[0])

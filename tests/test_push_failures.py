@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+from hub_failures import FAILURES, FORBIDDEN, REFUSED, UNREACHABLE, line_of
 from huggingface_hub import snapshot_download
 
 from srood import hub_errors
@@ -21,51 +21,9 @@ def run(evaluated_run, tmp_path) -> Path:
     return Path(shutil.copytree(evaluated_run, tmp_path / "run"))
 
 
-@pytest.fixture
-def slept(monkeypatch) -> list[float]:
-    """The seconds that were to be waited; nobody waits."""
-    seconds: list[float] = []
-    monkeypatch.setattr(time, "sleep", seconds.append)
-    return seconds
-
-
-def line_of(result: tuple[int, str, str]) -> str:
-    """The one line that a failed command prints after what the client may have said."""
-    code, out, err = result
-    assert code == 2 and out == "" and "SecretToken" not in err and "Traceback" not in err
-    *_, last = err.strip().splitlines()
-    assert last.startswith("error: ")
-    return last.removeprefix("error: ")
-
-
-REFUSED = "the Hub does not accept the token (HTTP 401)"
-FORBIDDEN = "the token may not write there (HTTP 403)"
-CONFLICT = "the Hub reports a conflict with another change (HTTP 409); try again"
-LIMITED = "the Hub limits the rate of requests (HTTP 429); wait and try again"
-FAILS = "the Hub fails (HTTP 500); try again later"
-UNREACHABLE = "the Hub cannot be reached ("
-
-
 @pytest.mark.parametrize(
     ("status", "path", "expected"),
-    [
-        (401, "", REFUSED),
-        (403, "", FORBIDDEN),
-        (409, "/commit/", CONFLICT),
-        (412, "/commit/", CONFLICT.replace("409", "412")),
-        (429, "", LIMITED),
-        (500, "", FAILS),
-        (None, "", UNREACHABLE),
-        (403, "/preupload/", FORBIDDEN),
-        (500, "/preupload/", FAILS),
-        (403, "/lfs/", FORBIDDEN),
-        (500, "/lfs/", FAILS),
-        (None, "/lfs/", UNREACHABLE),
-        (401, "/commit/", REFUSED),
-        (429, "/commit/", LIMITED),
-        (None, "/commit/", UNREACHABLE),
-        (413, "/commit/", "the Hub refuses it (HTTP 413: planned); correct that and try again"),
-    ],
+    FAILURES,
 )
 def test_a_failure_is_one_clear_line(writable_hub, slept, srood_push, evaluated_run, status, path, expected):
     writable_hub.fail_next(status, times=99, path=path)

@@ -361,7 +361,6 @@ def test_the_command_says_what_agrees_and_what_would_be_read(plain, world, tmp_p
 
 
 def test_a_set_made_from_sets_is_made_again_with_its_parents(plain, world, tmp_path, monkeypatch, curate):
-    pytest.importorskip("curate.deriving.redo", reason="sets made from sets are not there yet")
     monkeypatch.chdir(tmp_path)
     part, other, both = (tmp_path / name / f"{name}.h5" for name in ("part", "other", "both"))
     source, ident = (str(world / "corpus.parquet"),), str(world / "id")

@@ -15,12 +15,13 @@ import pytest
 from hub_server import HubServer, point_client_at
 from pictures import pictures, write_parquet
 
+from curate.agreement import columns_of_index
 from curate.build import build
 from curate.config import BuildConfig
 from curate.rebuild import rebuild
 from srood.errors import InputError
 from srood.named_sets import dataset_info
-from srood.outlier_sources import local_manifest, manifest_of
+from srood.outlier_sources import local_manifest, manifest_of, row_files
 from srood.outliers import OutlierSet, file_sha256, read_manifest
 
 SMALL: dict[str, Any] = {"batch_rows": 32, "shard_rows": 30, "calibration_images": 30, "workers": 1}
@@ -161,6 +162,23 @@ def test_an_index_says_so_and_is_made_again(hub, made, tmp_path):
     assert not [
         request for request in hub.requests if "train-00000" in request.path
     ]  # only asked for where bytes differ
+
+
+def test_what_curate_publish_puts_there_as_an_index_is_made_again(writable_hub, made, tmp_path, monkeypatch):
+    from curate.publishing.publish import PublishConfig, publish
+
+    publish(PublishConfig(made, "owner/index", index_only=True))
+    with pytest.raises(InputError, match="is an index: its images were not published"):
+        local_manifest("hf://owner/index")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    result = rebuild("hf://owner/index", look_in=[tmp_path])
+    assert result.agreement.lines() == ["agrees byte for byte: 2 shards, 40 rows"]
+    assert files(Path("manifests")) == files(made.parent)
+    rows = columns_of_index(row_files("hf://owner/index"), 40)
+    opened = OutlierSet.open(made)
+    assert {"key", "sha256", "label", "id_similarity", "id_class", "id_ness", "cluster"} <= rows.keys()
+    assert all(np.array_equal(values, opened.read(name)) for name, values in rows.items())
 
 
 def with_other_hashes(manifest: Path) -> Path:

@@ -31,7 +31,7 @@ from srood.errors import InputError
 from srood.images import MAX_BYTES, Unusable
 
 LABEL_EXTENSIONS = ("cls", "json", "txt")  # in order of preference
-LABEL_KEYS = ("label", "cls", "class", "class_name", "class_label")
+LABEL_KEYS = ("label_name", "label", "cls", "class", "class_name", "class_label")
 MAX_LABEL = 64 << 10  # bytes of a label file
 MAX_TEXTS = 1000  # distinct texts, beyond which texts of half the rows or more are captions and no labels
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from srood.citations import METHOD_BIBTEX
 from srood.methods import METHODS
 from srood.models.weights import WeightsInfo
 from srood.named_sets import dataset_info
@@ -92,6 +93,7 @@ def model_card(facts: CardFacts) -> str:
         ],
         settings=yaml.safe_dump(facts.config, sort_keys=False, allow_unicode=True).rstrip(),
         id_title=id_title,
+        citation=METHOD_BIBTEX,
         data=_data_text(id_title, known.license if known else "", known.citation if known else ""),
     )
 

@@ -1,0 +1,106 @@
+"""`curate select`, `merge` and `diff`: sets made from sets, and what two sets have in common."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from curate.commands.options import Json, print_json
+from srood import commands
+
+if TYPE_CHECKING:
+    from curate.outputs import BuildResult
+
+FORM = "mini.h5 or hf://owner/name[@rev][/mini.h5]"
+Out = Annotated[Path, typer.Option(help="Manifest to write; the shards go beside it.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace another set at --out.")]
+
+
+def select(
+    file: Annotated[str, typer.Argument(help=f"The set to select from: {FORM}.")],
+    out: Out,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Rows of this label: its name, word or WordNet id; may be repeated.")
+    ] = None,
+    exclude_label: Annotated[
+        list[str] | None, typer.Option(help="No rows of this label; may be repeated. Rows without a label stay.")
+    ] = None,
+    cluster: Annotated[list[int] | None, typer.Option(help="Rows of this cluster; may be repeated.")] = None,
+    id_ness: Annotated[
+        str | None,
+        typer.Option(help="Rows of this ID-ness: -1:0.5, or shares of the set 50%:90%; either end may be left open."),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="The first rows that meet the conditions: 20000, 20k.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Make a set of the rows of a set that meet all conditions; order and columns are kept."""
+    from curate.deriving.select import SelectConfig
+    from curate.deriving.select import select as select_rows
+    from srood.outlier_sources import local_manifest
+
+    config = SelectConfig(
+        file=local_manifest(file),
+        out=out,
+        label=tuple(label or ()),
+        exclude_label=tuple(exclude_label or ()),
+        cluster=tuple(cluster or ()),
+        id_ness=id_ness,
+        size=None if size is None else commands.parse_count(size),
+        overwrite=overwrite,
+    )
+    _print(select_rows(config), as_json)
+
+
+def merge(
+    files: Annotated[list[str], typer.Argument(metavar="A B [C...]", help=f"The sets to merge: each {FORM}.")],
+    out: Out,
+    keep_near_duplicates: Annotated[
+        bool, typer.Option(help="Drop repeated pixels only, and keep copies that were changed.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the order of the rows.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Join sets into one that holds every picture once, in an order of which any beginning is a sample."""
+    from curate.deriving.merge import MergeConfig
+    from curate.deriving.merge import merge as merge_sets
+    from srood.outlier_sources import local_manifest
+
+    parents = tuple(map(local_manifest, files))
+    config = MergeConfig(parents, out, keep_near_duplicates=keep_near_duplicates, seed=seed, overwrite=overwrite)
+    _print(merge_sets(config), as_json)
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help=f"A set: {FORM}.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    fail_on_difference: Annotated[bool, typer.Option(help="Exit with code 1 unless they are identical.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say whether two sets are identical, hold the same rows, or differ, and in what."""
+    from curate.deriving.diff import IDENTICAL, compare
+    from curate.tables import print_difference
+    from srood.outlier_sources import local_manifest
+
+    found = compare(local_manifest(a), local_manifest(b))
+    if as_json:
+        print_json(found.summary())
+    else:
+        print_difference(found)
+    if fail_on_difference and found.verdict != IDENTICAL:
+        raise typer.Exit(commands.CHECK_FAILED)
+
+
+def _print(result: BuildResult, as_json: bool) -> None:
+    from curate.tables import print_build
+
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if as_json:
+        print_json({"out": str(result.out), "written": result.written, "manifest": result.manifest})
+    else:
+        print_build(result)

@@ -1,0 +1,127 @@
+"""The sets that a set is made from: what is recorded of them, and how their rows are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from srood.errors import InputError
+from srood.hdf5 import open_plain
+from srood.outliers import REQUIRED, OutlierSet
+
+BLOCK = 1024  # rows of images in memory at once
+COLUMNS = (*REQUIRED, "energy", "id_ness", "cluster")  # as `curate build` orders them
+NEEDED = (
+    *("config", "contamination", "excluded_labels", "id_filter", "label_names", "leak_certificate", "recipe"),
+    *("missing_sources", "sources", "stages", "unread_sources", "versions"),
+)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """An opened set, of which every shard was hashed."""
+
+    opened: OutlierSet
+
+    @property
+    def name(self) -> str:
+        """Its file name."""
+        return self.opened.path.name
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Its manifest."""
+        return self.opened.manifest
+
+    @property
+    def shard_hashes(self) -> list[str]:
+        """SHA-256 of each shard: the same for the same rows, whatever the files are called."""
+        return [str(entry["sha256"]) for entry in self.manifest["shards"]]
+
+    def provenance(self) -> dict[str, Any]:
+        """What the manifest of a set made from this one says of it."""
+        return {
+            "file": self.name,
+            "fingerprint": self.opened.fingerprint,
+            "shards": self.shard_hashes,
+            "manifest": self.manifest,
+        }
+
+    def column_names(self) -> list[str]:
+        """The columns of its shards, in the order in which `curate build` writes them, for the sake of equal bytes."""
+        with open_plain(self.opened.path.parent / self.manifest["shards"][0]["file"]) as file:
+            return sorted(file, key=lambda name: (COLUMNS.index(name) if name in COLUMNS else len(COLUMNS), name))
+
+    def columns(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Whole columns by name; `image` is not for reading whole."""
+        return {name: self.opened.read(name) for name in names if name != "image"}
+
+    def image_blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """All images in order, as (first row, (n, H, W, 3) uint8)."""
+        first = 0
+        for entry in self.manifest["shards"]:
+            with open_plain(self.opened.path.parent / entry["file"]) as file:
+                for start in range(0, entry["rows"], BLOCK):
+                    yield first + start, file["image"][start : min(start + BLOCK, entry["rows"])]
+            first += entry["rows"]
+
+
+def open_parent(file: Path) -> Parent:
+    """Open a set to make another from.
+
+    Raises:
+        InputError: it is no outlier set, was altered, holds no rows, or its manifest lacks what is to be passed on.
+    """
+    opened = OutlierSet.open(file)
+    missing = [name for name in NEEDED if name not in opened.manifest]
+    if missing:
+        raise InputError(f"{file}: its manifest has no {', '.join(missing)}; build the set with `curate build`")
+    if not opened.num_rows:
+        raise InputError(f"{file}: holds no rows; build it again with a larger corpus or weaker filters")
+    return Parent(opened)
+
+
+def check_apart(out: Path, parents: Sequence[Parent]) -> None:
+    """Check that writing `out` leaves the files of all parents alone.
+
+    Raises:
+        InputError: `out` is one of them, or its shards would have the names of a parent's.
+    """
+    for parent in parents:
+        path = parent.opened.path
+        shards = [entry["file"].rpartition("-of-")[0].rpartition("-")[0] for entry in parent.manifest["shards"]]
+        beside = out.parent.resolve() == path.parent.resolve()
+        if out.resolve() == path.resolve() or (beside and out.stem in shards):
+            raise InputError(f"--out {out}: is a set that it is made from ({path}); name another file")
+
+
+def gather_images(parents: Sequence[Parent], of: np.ndarray, row: np.ndarray, file: Path) -> np.ndarray:
+    """Images in a new order, (n, H, W, 3) uint8, in a memory-mapped file which the kernel may page out.
+
+    Args:
+        of, row: int64 (n,), for each place the number of the parent and the row in it; no row twice.
+    """
+    shape = (len(row), *parents[0].opened.image_shape)
+    gathered = np.memmap(file, np.uint8, "w+", shape=shape)
+    for number, parent in enumerate(parents):
+        place = np.full(parent.opened.num_rows, -1)
+        mine = np.flatnonzero(of == number)
+        place[row[mine]] = mine
+        for first, images in parent.image_blocks():
+            to = place[first : first + len(images)]
+            gathered[to[to >= 0]] = images[to >= 0]
+    return gathered
+
+
+def builds(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The manifests of the builds that a set comes from: its own, or its parents' and theirs."""
+    derived = manifest.get("derived")
+    if not derived:
+        yield manifest
+        return
+    for parent in derived["parents"]:
+        yield from builds(parent["manifest"])

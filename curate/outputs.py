@@ -1,0 +1,55 @@
+"""Where a set is written: what may be there already, and what came out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from srood import outliers
+from srood.errors import InputError
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What came out: `manifest` as written (or as it would be), `written` False for a dry run, notes for people."""
+
+    out: Path
+    manifest: dict[str, Any]
+    written: bool
+    notes: tuple[str, ...] = ()
+
+
+def check_out(out: Path) -> None:
+    """Make the folder of the output where it is missing.
+
+    Raises:
+        InputError: the output cannot be written, or is no name of a manifest.
+    """
+    if out.suffix != ".h5":
+        raise InputError(f"--out {out}: must end in .h5")
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder; name a file in it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: its folder cannot be made ({error.strerror})") from error
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"--out {out}: its folder is not writable")
+
+
+def existing(out: Path, recipe: str, overwrite: bool) -> dict[str, Any] | None:
+    """The manifest at the output where it is the set of this recipe; an error where it is another one."""
+    if not out.exists():
+        return None
+    try:
+        manifest = outliers.read_manifest(out)
+        same = manifest.get("recipe") == recipe and not outliers.verify(out)
+    except InputError:
+        same = False
+    if same:
+        return manifest
+    if overwrite:
+        return None
+    raise InputError(f"--out {out}: exists with other content; give --overwrite or another --out")

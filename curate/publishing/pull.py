@@ -1,0 +1,77 @@
+"""An outlier set from the Hub as files of one's own: downloaded, verified, and put into a folder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from srood.errors import InputError
+from srood.files import check_folder
+from srood.outlier_sources import is_remote, local_manifest, pinned
+from srood.outliers import OutlierSet, put_in_place, verify
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """Where the set is now, the commit it is from (``hf://owner/name@COMMIT/mini.h5``), and whether it is new there."""
+
+    path: Path
+    address: str
+    rows: int
+    changed: bool
+
+
+def pull(repo: str, out: Path, *, revision: str | None = None, overwrite: bool = False) -> Pulled:
+    """Copy a set of the Hub into a folder; every shard and row is hashed before it appears there.
+
+    Args:
+        repo: ``owner/name``, or ``hf://owner/name[@revision][/mini.h5]``
+        out: folder, made where there is none; the files keep their names
+        revision: branch, tag or commit; by default ``main``
+        overwrite: replace another set of the same name
+
+    Raises:
+        InputError: as `srood.outlier_sources.local_manifest`; a set that does not verify; another set is in the place.
+    """
+    address = pinned(_address(repo, revision))
+    check_folder(out, "--out ")
+    cached = local_manifest(address)
+    if problems := verify(cached):
+        raise InputError(f"{address}: does not verify: {problems[0]}; remove it from the Hub's cache and pull it again")
+    found = OutlierSet.open(cached, check_hashes=False)
+    target = out / cached.name
+    if target.exists() and _is_same(target, found.fingerprint):
+        return Pulled(target, address, found.num_rows, False)
+    if target.exists() and not overwrite:
+        raise InputError(f"--out {target}: exists with other content; give --overwrite or another --out")
+    scratch = out / f"{target.name}.pull"
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        shards = [entry["file"] for entry in found.manifest["shards"]]
+        for name in [cached.name, *shards]:
+            shutil.copyfile(cached.parent / name, scratch / name)
+        if problems := verify(scratch / cached.name):
+            raise InputError(f"{problems[0]} right after it was copied; check the disk")
+        put_in_place(scratch / cached.name, target, shards)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror}); free space, or name another") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return Pulled(target, address, found.num_rows, True)
+
+
+def _address(repo: str, revision: str | None) -> str:
+    if not is_remote(repo):
+        return f"hf://{repo}" + (f"@{revision}" if revision else "")
+    if revision:
+        raise InputError(f"--revision {revision}: {repo} names its own; write hf://owner/name@{revision}")
+    return repo
+
+
+def _is_same(path: Path, fingerprint: str) -> bool:
+    try:
+        return OutlierSet.open(path).fingerprint == fingerprint
+    except InputError:
+        return False
