@@ -8,98 +8,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 import pytest
 import torch
 from pictures import pictures, write_parquet
+from rebuilt_sets import SMALL, files, make_built, make_plain, make_world, refusal, write_document
 
 from curate.build import build
 from curate.config import BuildConfig
 from curate.rebuild import rebuild
-from srood.errors import InputError
-from srood.models import build_model
-from srood.models.weights import WeightsInfo, save_weights
-from srood.outliers import file_sha256, read_manifest
-
-SMALL: dict[str, Any] = {"batch_rows": 64, "shard_rows": 30, "calibration_images": 30, "workers": 1}
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
-
-
-def write_document(path: Path, document: dict[str, Any]) -> Path:
-    """A manifest with this document, and nothing beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        file["manifest"] = np.bytes_(json.dumps(document))
-    return path
-
-
-def refusal(spec: object, **settings: Any) -> str:
-    with pytest.raises(InputError) as caught:
-        rebuild(str(spec), **settings)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def weights(path: Path, seed: int) -> Path:
-    torch.manual_seed(seed)
-    info = WeightsInfo("resnet20", None, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), image_size=16)
-    save_weights(path, build_model("resnet20", 2).state_dict(), info)
-    return path
+from srood.outliers import read_manifest
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
-    """An ID set, a corpus, a set to protect, a list of rows and a list of labels to leave out, and a classifier."""
-    root = tmp_path_factory.mktemp("world")
-    ident = pictures(140, seed=1)
-    write_parquet(root / "id/train.parquet", ident[:100], [i % 2 for i in range(100)], ["a", "b"])
-    write_parquet(root / "id/test.parquet", ident[100:], [i % 2 for i in range(40)], ["a", "b"])
-    write_parquet(root / "ood.parquet", pictures(20, seed=3), [0] * 20, ["x"])
-    corpus = pictures(200, seed=2)
-    corpus[100:105] = ident[:5]
-    write_parquet(root / "corpus.parquet", corpus, [i % 4 for i in range(200)], ["house", "tree", "tabby cat", "car"])
-    (root / "exclude.txt").write_text("tabby cat\n")
-    (root / "rows.txt").write_text("1\n5\n9\n")
-    weights(root / "classifier.safetensors", seed=0)
-    return root
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
 def built(world, tmp_path_factory) -> Path:
-    """A set with every setting that is not the default."""
-    out = tmp_path_factory.mktemp("built") / "mini.h5"
-    config = BuildConfig(
-        source=(str(world / "corpus.parquet"),),
-        id=str(world / "id"),
-        size=70,
-        out=out,
-        image_size=16,
-        seed=3,
-        embedder=f"checkpoint:{world / 'classifier.safetensors'}",
-        exclude_labels=str(world / "exclude.txt"),
-        protect=(str(world / "ood.parquet"),),
-        exclude_indices=world / "rows.txt",
-        exclude_indices_base=1,
-        source_license="CC0-1.0",
-        quality="none",
-        max_upscale=4.0,
-        sample="clusters",
-        clusters=5,
-        id_recall=0.3,
-        **SMALL,
-    )
-    return build(config).out
+    return make_built(world, tmp_path_factory.mktemp("built") / "mini.h5")
 
 
 @pytest.fixture(scope="module")
 def plain(world, tmp_path_factory) -> Path:
-    """A set by thumbnails, with little to find again."""
-    out = tmp_path_factory.mktemp("plain") / "mini.h5"
-    return build(BuildConfig((str(world / "corpus.parquet"),), 40, str(world / "id"), out, 16, **SMALL)).out
+    return make_plain(world, tmp_path_factory.mktemp("plain") / "mini.h5")
 
 
 @pytest.fixture
@@ -228,79 +160,6 @@ def test_nothing_protected_still_names_its_id_images(world, tmp_path):
     assert "ID set train.parquet: its rows are not" in refusal(out, out=again, look_in=[tmp_path / "altered"])
     assert rebuild(str(out), again, look_in=[world]).agreement.bytes_agree
     assert files(again.parent) == files(out.parent)
-
-
-# ---- what is refused ------------------------------------------------------------------------------------------------
-
-
-def test_every_input_that_is_not_what_was_read_is_named_before_any_work(alone, built, world, tmp_path):
-    other = shutil.copytree(world, tmp_path / "other")
-    write_parquet(other / "corpus.parquet", pictures(200, seed=2), [i % 4 for i in range(200)], list("abcd"))
-    shutil.copy(other / "id/test.parquet", other / "ood.parquet")
-    (other / "rows.txt").write_text("1\n5\n")
-    wrong = weights(tmp_path / "wrong.safetensors", seed=1)
-    message = refusal(alone, look_in=[other], embedder=f"checkpoint:{wrong}")
-    recorded = read_manifest(built)
-    source = recorded["sources"][0]["fingerprint"][:12]
-    assert "source corpus.parquet: its rows are not those that were read (fingerprint " in message
-    assert f"recorded {source}...)" in message
-    assert "protected set ood.parquet: its rows are not" in message
-    hashes = [file_sha256(path)[:12] for path in (wrong, world / "classifier.safetensors")]
-    assert f"is not the one that was used (fingerprint {hashes[0]}..., recorded {hashes[1]}...)" in message
-    assert "ID set" not in message
-    assert files(alone.parent) == {"mini.h5": built.read_bytes()}
-    assert list(alone.parent.iterdir()) == [alone]
-
-    shutil.copy(world / "corpus.parquet", other)
-    assert "--exclude-indices rows.txt: is another list" in refusal(alone, look_in=[other])
-    (other / "rows.txt").write_text((world / "rows.txt").read_text())
-    shutil.copy(world / "ood.parquet", other)
-    (other / "exclude.txt").write_text("car\ntabby cat\n")
-    given = {"look_in": [other], "embedder": f"checkpoint:{world / 'classifier.safetensors'}"}
-    assert "exclude.txt: 1 labels more and 0 fewer than were excluded (car)" in refusal(alone, **given)
-
-
-@pytest.mark.parametrize("name", ["{world}/exclude.txt", "../world/exclude.txt", ".."])
-def test_a_manifest_does_not_lead_out_of_the_folders(alone, world, tmp_path, name):
-    document = read_manifest(alone)
-    document["config"]["exclude_labels"] = name.format(world=world)
-    index = write_document(tmp_path / "index/mini.h5", document)
-    (tmp_path / "world").symlink_to(world)
-    recorded = document["config"]["exclude_labels"]
-    assert f"--exclude-labels {recorded}: is not in the working folder" in refusal(index, look_in=[world])
-
-
-def test_what_is_not_there_is_named_with_the_folders(alone, tmp_path):
-    message = refusal(alone, look_in=[tmp_path])
-    for what in ("source corpus.parquet", "ID set id", "protected set ood.parquet", "--exclude-labels exclude.txt"):
-        assert f"{what}: is not in the working folder, {tmp_path}; give --look-in the folder that holds it" in message
-    fingerprint = read_manifest(alone)["id_filter"]["embedder_fingerprint"][:12]
-    assert f"embedder: checkpoint weights of fingerprint {fingerprint}... were used" in message
-    assert "there is no such folder" in refusal(alone, look_in=[tmp_path / "none"])
-
-
-def test_an_embedder_of_another_kind_is_refused(plain, world, tmp_path):
-    given = f"checkpoint:{world / 'classifier.safetensors'}"
-    message = refusal(plain, out=tmp_path / "a.h5", look_in=[world], embedder=given)
-    assert f"embedder {given}: thumbnail was used; leave --embedder out" in message
-
-
-def test_a_limit_that_this_version_has_changed_is_refused(plain, world, tmp_path):
-    document = read_manifest(plain)
-    document["config"]["quality"]["near_constant_below"] = 5.0
-    document["resampling"] = "nearest"
-    index = write_document(tmp_path / "mini.h5", document)
-    message = refusal(index, look_in=[world])
-    assert "setting quality: is {'blank_below': 1.0, 'near_constant_below': 4.0" in message
-    assert "setting resampling: is " in message and "recorded 'nearest'" in message
-
-
-def test_a_manifest_that_does_not_say_how(tmp_path):
-    base = {"format": "srood-outliers", "schema_version": 1, "rows": 1, "shards": [], "config": {"image_size": 32}}
-    index, out = write_document(tmp_path / "mini.h5", base), tmp_path / "a.h5"
-    assert "does not say how the set was made: it lacks source, size, id, embedder" in refusal(index, out=out)
-    index = write_document(tmp_path / "mini.h5", {**base, "derived": {"operation": "select", "parents": [{}]}})
-    assert "does not say which sets it was made from" in refusal(index, out=out)
 
 
 # ---- what differs afterwards ----------------------------------------------------------------------------------------

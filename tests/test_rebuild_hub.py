@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hub_server import HubServer, point_client_at
 from pictures import pictures, write_parquet
+from rebuilt_sets import files, write_document
 
 from curate.agreement import columns_of_index
 from curate.build import build
@@ -26,10 +26,6 @@ from srood.outliers import OutlierSet, file_sha256, read_manifest
 
 SMALL: dict[str, Any] = {"batch_rows": 32, "shard_rows": 30, "calibration_images": 30, "workers": 1}
 REAL_ROWS = 250
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def write_id(folder: Path) -> Path:
@@ -185,9 +181,7 @@ def with_other_hashes(manifest: Path) -> Path:
     """The manifest says that its shards were others than those that come out."""
     document = read_manifest(manifest)
     document["shards"][0]["sha256"] = "0" * 64
-    with h5py.File(manifest, "w") as file:
-        file["manifest"] = np.bytes_(json.dumps(document))
-    return manifest
+    return write_document(manifest, document)
 
 
 @pytest.mark.parametrize(
@@ -221,8 +215,7 @@ def test_shards_at_hand_say_which_rows_differ(hub, made, tmp_path):
         file["id_similarity"][2:6] = 0.5
     document = read_manifest(made)
     document["shards"][1] |= {"sha256": file_sha256(shard), "bytes": shard.stat().st_size}
-    with h5py.File(tmp_path / "altered/mini.h5", "w") as file:
-        file["manifest"] = np.bytes_(json.dumps(document))
+    write_document(tmp_path / "altered/mini.h5", document)
     agreement = rebuild(str(tmp_path / "altered/mini.h5"), tmp_path / "again/mini.h5", look_in=[tmp_path]).agreement
     assert agreement.altered == (1,) and agreement.columns == {"id_similarity": 4}
 
