@@ -16,7 +16,7 @@ from rich.console import Console
 from curate import contamination, dedup, sampling
 from curate.config import BuildConfig, check
 from curate.evidence import ID, ID_NESS, Batch, Evidence, Partners, narrowest
-from curate.inputs import Inputs, resolve_inputs
+from curate.inputs import Inputs, identity, resolve_inputs
 from curate.outputs import BuildResult, existing
 from curate.record import Tally, measured_contamination, versions
 from curate.reference import Reference, prepare_reference
@@ -27,8 +27,8 @@ from srood.errors import InputError
 from srood.progress import progress_bar
 
 
-def build(config: BuildConfig, console: Console | None = None) -> BuildResult:
-    """Build an outlier set.
+def build(config: BuildConfig, console: Console | None = None, inputs: Inputs | None = None) -> BuildResult:
+    """Build an outlier set, out of `inputs` where they were found already, else out of what the settings name.
 
     Raises:
         InputError: an input cannot be found or used, the output exists with other content, or (`strict_size`) the
@@ -36,7 +36,7 @@ def build(config: BuildConfig, console: Console | None = None) -> BuildResult:
     """
     console = console or Console(stderr=True)
     check(config)
-    inputs = resolve_inputs(config)
+    inputs = inputs or resolve_inputs(config)
     already = None if config.dry_run else existing(config.out, inputs.recipe, config.overwrite)
     if already is not None:
         return BuildResult(config.out, already, True, (f"{config.out} already holds this set, verified",))
@@ -140,9 +140,7 @@ def describe(
         "id_labels": {inputs.corpus.class_names[i]: why for i, why in sorted(inputs.labels.showing_id.items())},
         "stages": tally.table(),
         "leak_certificate": {
-            "protected": [
-                {"name": s.name, "rows": s.num_rows(), "fingerprint": s.fingerprint()} for s in inputs.protected
-            ],
+            "protected": [identity(source) for source in inputs.protected],
             "threshold": reference.copies.to_dict(),
             "largest_similarity_left": round(float(kept_similarity.max()), 4) if inputs.protected else None,
         },
@@ -150,6 +148,7 @@ def describe(
             "embedder": inputs.embedder.name,
             "embedder_fingerprint": inputs.embedder.fingerprint,
             "id_class_names": list(inputs.id_train.class_names),
+            "id_sets": [identity(source) for source in (inputs.id_train, inputs.id_test) if source],
             **reference.id_threshold.to_dict(),
             **(reference.id_scale.to_dict() if reference.id_scale else {}),
         },

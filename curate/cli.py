@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from curate.commands import auditing, building, deriving, exporting, inspection, listing, publishing
+from curate.commands import auditing, building, deriving, exporting, inspection, listing, publishing, rebuilding
 from srood import __version__, commands
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ app.command()(deriving.select)
 app.command()(inspection.inspect)
 app.command()(inspection.report)
 app.command()(inspection.verify)
+app.command()(rebuilding.rebuild)
 app.command()(listing.exclusions)
 app.command()(listing.sources)
 app.command()(publishing.publish)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class BuildConfig:
 
 def _without_folder(spec: str) -> str:
     """A path's last component, so that the same files give the same set wherever they lie; names as they are."""
-    return Path(spec).name if Path(spec).exists() else spec
+    return Path(os.path.abspath(spec)).name if Path(spec).exists() else spec
 
 
 def check(config: BuildConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,23 +49,45 @@ def resolve_inputs(config: BuildConfig) -> Inputs:
     train_spec, test_spec = datasets.id_specs(config.id)
     id_train = datasets.resolve(train_spec)
     id_test = datasets.resolve(test_spec) if test_spec else None
-    named = [] if "none" in config.protect else [id_train] + ([id_test] if id_test else [])
-    named += [datasets.resolve(spec) for spec in config.protect if spec != "none"]
+    also = [datasets.resolve(spec) for spec in config.protect if spec != "none"]
     left_out = (config.exclude_indices, config.exclude_indices_base)
     corpus = sources.open_corpus(config.source, config.size, config.source_license, *left_out)
+    return put_together(config, corpus, id_train, id_test, also, open_embedder(config.embedder))
+
+
+def put_together(
+    config: BuildConfig,
+    corpus: sources.Corpus,
+    id_train: datasets.ImageSource,
+    id_test: datasets.ImageSource | None,
+    also_protected: Sequence[datasets.ImageSource],
+    embedder: Embedder,
+) -> Inputs:
+    """The inputs of a build from its opened parts; which labels are excluded, and the recipe, follow from these.
+
+    Raises:
+        InputError: the exclusions cannot be read or do not fit the corpus.
+    """
+    named = [] if "none" in config.protect else [id_train] + ([id_test] if id_test else [])
+    named += also_protected
     labels = _exclusions(config, corpus, id_train)
-    embedder = open_embedder(config.embedder)
     recipe = {
         "config": config.recorded(),
         "sources": corpus.describe(),
         "missing": [entry["set"] for entry in corpus.missing],
-        "id": [source.fingerprint() for source in (id_train, id_test) if source],
-        "protected": [source.fingerprint() for source in named],
+        "id": [identity(source) for source in (id_train, id_test) if source],
+        "protected": [identity(source) for source in named],
         "exclusions": labels.file_sha256,
         "embedder": embedder.fingerprint,
         "versions": versions(),
     }
     return Inputs(corpus, id_train, id_test, tuple(named), labels, embedder, hash_of(recipe))
+
+
+def identity(source: datasets.ImageSource) -> dict[str, Any]:
+    """What finds an ID or protected set again: its name, rows, fingerprint and, of one on the Hub, the commit."""
+    named = {"name": source.name, "rows": source.num_rows()}
+    return {**named, "revision": source.revision or "unknown", "fingerprint": source.fingerprint()}
 
 
 def hash_of(recipe: dict[str, Any]) -> str:

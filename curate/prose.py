@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from curate import quality
+
 
 def headlines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(figure, what it is), the four or so that matter."""
@@ -217,7 +219,9 @@ def _build_command(manifest: Mapping[str, Any], name: str) -> tuple[str, list[st
         elif key not in options or isinstance(value, dict):
             other.append(f"{key}={value!r}")
         else:
-            if key == "embedder" and value != "thumbnail" and ":" not in str(value):
+            if key == "embedder" and value == "timm":
+                value = (manifest.get("id_filter") or {}).get("embedder", "timm:NAME")
+            elif key == "embedder" and value != "thumbnail" and ":" not in str(value):
                 value = f"{value}:PATH"
                 fingerprint = (manifest.get("id_filter") or {}).get("embedder_fingerprint", "")
                 notes.append(f"PATH is the embedder that was used, of fingerprint {fingerprint}.")
@@ -242,10 +246,8 @@ def _interval(ends: list[float] | None) -> str:
 
 def _quality_options(limits: Mapping[str, Any] | None) -> list[str]:
     """The options that give the recorded limits, see `curate.quality.recorded`."""
-    limits = limits or {}
-    level = ["--quality", "default" if "blank_below" in limits else "none"]
-    upscale = limits.get("max_upscale")
-    return level if upscale is None else [*level, "--max-upscale", str(upscale)]
+    level, upscale = quality.options(limits)
+    return ["--quality", level] + ([] if upscale is None else ["--max-upscale", str(upscale)])
 
 
 def _listed(items: list[str]) -> str:

@@ -6,6 +6,7 @@ place-holders, failed downloads, empty maps. Images over 20 times as long as wid
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,12 @@ def recorded(level: str, max_upscale: float | None) -> dict[str, Any] | None:
         return None
     contrast = {"blank_below": BLANK_BELOW, "near_constant_below": NEAR_CONSTANT_BELOW} if level == "default" else {}
     return {**contrast, "max_aspect": MAX_ASPECT, "max_upscale": max_upscale}
+
+
+def options(limits: Mapping[str, Any] | None) -> tuple[str, float | None]:
+    """The level and the largest upscale for which `recorded` gives these limits."""
+    limits = limits or {}
+    return "default" if "blank_below" in limits else "none", limits.get("max_upscale")
 
 
 def contrast(pixels: np.ndarray) -> np.ndarray:

@@ -109,13 +109,24 @@ def open_corpus(
     if license:
         found = [replace(source, license=license) if source.license == "unknown" else source for source in found]
     left_out = read_excluded_rows(exclude_indices, exclude_indices_base, found) if exclude_indices else None
+    return one_after_another(specs, found, missing, unread, left_out)
+
+
+def one_after_another(
+    specs: Sequence[str],
+    found: Sequence[ImageSource],
+    missing: Sequence[dict[str, str]],
+    unread: Sequence[str],
+    excluded_rows: ExcludedRows | None,
+) -> Corpus:
+    """The corpus of sets that were found, in reading order; each set's labels get numbers of their own."""
     names: list[str] = []
     offsets = []
     for source in found:
         offsets.append(len(names))
         names += source.class_names
-    corpus = Corpus("+".join(specs), tuple(found), tuple(names), tuple(offsets), tuple(missing), tuple(unread))
-    return replace(corpus, excluded_rows=left_out)
+    sets = (tuple(found), tuple(names), tuple(offsets))
+    return Corpus("+".join(specs), *sets, tuple(missing), tuple(unread), excluded_rows)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from curate.audit import Audit
     from curate.deriving.diff import Difference
     from curate.outputs import BuildResult
+    from curate.recorded_sets import Found
 
 
 def _console() -> Console:
@@ -129,6 +131,15 @@ def print_manifest(file: Path, manifest: dict[str, Any]) -> None:
     for key, value in sorted(manifest["versions"].items()):
         table.add_row(f"version of {key}", value)
     console.print(table)
+
+
+def print_inputs(found: Sequence[Found]) -> None:
+    """The inputs of a set to be made again, each beside its record."""
+    table = _table("input", "name", "read from", "fingerprint", "recorded")
+    for entry in found:
+        agrees = "the same" if entry.fingerprint == entry.recorded else entry.recorded[:16] or "nothing"
+        table.add_row(entry.role, entry.name, entry.place or "not found", entry.fingerprint[:16], agrees)
+    _console().print(table, highlight=False)
 
 
 def print_audit(found: Audit, written: list[Path]) -> None:

@@ -118,12 +118,13 @@ def id_specs(name: str) -> tuple[str, str | None]:
     return str(root), None
 
 
-def resolve(spec: str, stream: bool = False) -> ImageSource:
+def resolve(spec: str, stream: bool = False, revision: str = "") -> ImageSource:
     """Find the files of a spec, reading no images.
 
     Args:
         spec: an image spec (see the module).
         stream: read large files of the Hub by row group as they are reached, instead of downloading them whole.
+        revision: read a named set from the Hub at this commit, whatever is on this machine.
 
     Raises:
         InputError: the spec resolves nowhere; the message lists each place that was tried.
@@ -131,7 +132,7 @@ def resolve(spec: str, stream: bool = False) -> ImageSource:
     if spec.startswith("hf://"):
         return _resolve_hub(spec, stream)
     path = Path(spec)
-    if path.exists():
+    if path.exists() and not revision:
         container = open_container(path)
         origin = "a local folder" if path.is_dir() else "a local file"
         return ImageSource(spec, container, origin, license=getattr(container, "license", "unknown"))
@@ -141,10 +142,10 @@ def resolve(spec: str, stream: bool = False) -> ImageSource:
         raise InputError(
             f"{spec}: no such file, folder or named set; named sets are {', '.join(manifests.names('datasets'))}"
         )
-    return _resolve_named(spec, info, split, stream)
+    return _resolve_named(spec, info, split, stream, revision)
 
 
-def _resolve_named(spec: str, info: DatasetInfo, split: str, stream: bool) -> ImageSource:
+def _resolve_named(spec: str, info: DatasetInfo, split: str, stream: bool, revision: str) -> ImageSource:
     if not split:
         split = "test" if "test" in info.splits else next(iter(info.splits), "")
     if split not in info.splits:
@@ -153,20 +154,20 @@ def _resolve_named(spec: str, info: DatasetInfo, split: str, stream: bool) -> Im
     columns = (info.image_column, info.label_column)
     common = {"license": info.license, "citation": info.citation}
     root = os.environ.get("SROOD_DATA")
-    if root:
+    if root and not revision:
         pattern = f"{info.name}/{split}*.parquet"
         local = tuple(parquet.ParquetPart(path=p) for p in sorted(Path(root).glob(pattern)))
         if local:
             container = parquet_file.open_parts(local, columns, info.class_names)
             return ImageSource(f"{info.name}:{split}", container, f"$SROOD_DATA/{pattern}", **common)
         tried.append(f"$SROOD_DATA/{pattern} (no such file)")
-    else:
+    elif not revision:
         tried.append("$SROOD_DATA (not set)")
     if info.hub_repo is None:
         tried.append("the Hub (no Parquet copy is known)")
     else:
         try:
-            found = hub.listing(info.hub_repo, info.hub_revision)
+            found = hub.listing(info.hub_repo, revision or info.hub_revision)
             remote = tuple(parquet.ParquetPart(remote=file) for file in hub.matching(found, info.splits[split]))
             # also asks whether the files may be read
             container = parquet_file.open_parts(remote, columns, info.class_names, stream)

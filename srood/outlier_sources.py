@@ -20,6 +20,7 @@ _ADDRESS = re.compile(
     r"(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?"  # the only names with a slash that the Hub itself makes
     r"(?:/(?P<name>.+\.h5))?"
 )
+_ROWS = re.compile(r"data/train-\d{5}-of-\d{5}\.parquet")
 _NO_MANIFEST = re.compile(r"-\d{5}-of-\d{5}\.h5$|-evidence\.h5$")
 
 
@@ -43,6 +44,15 @@ def pinned(spec: str) -> str:
     return str(_find(spec).manifest) if is_remote(spec) else spec
 
 
+def manifest_of(spec: str) -> Path:
+    """The path of a set's manifest alone; of a set on the Hub its shards, which need not be there, are not looked at.
+
+    Raises:
+        InputError: as `local_manifest`, but for the shards.
+    """
+    return _find(spec).manifest.fetch() if is_remote(spec) else Path(spec)
+
+
 def local_manifest(spec: str) -> Path:
     """The path of a set's manifest, with its shards beside it; those of the Hub are downloaded where they are not yet.
 
@@ -54,8 +64,8 @@ def local_manifest(spec: str) -> Path:
             a tag or a commit, by default ``main``; the name may be left out where the repository holds one set.
 
     Raises:
-        InputError: no such repository, revision or set, several sets of which none is named, a shard that is missing or
-            not the manifest's, or the Hub cannot be reached and the set is not in the cache.
+        InputError: no such repository, revision or set, several sets of which none is named, an index without images,
+            a shard that is missing or not the manifest's, or the Hub cannot be reached and the set is not in the cache.
     """
     if not is_remote(spec):
         return Path(spec)
@@ -63,8 +73,12 @@ def local_manifest(spec: str) -> Path:
     path = found.manifest.fetch()
     folder = PurePosixPath(found.manifest.name).parent
     there = {file.name: file for file in found.listing.files}
+    table = read_manifest(path)["shards"]  # names without a folder: read_manifest sees to it
+    if len(table) and not any(str(folder / entry["file"]) in there for entry in table):
+        again = f"make it again with `curate rebuild {spec}`"
+        raise InputError(f"{found.manifest}: is an index: its images were not published; {again}")
     shards = []
-    for entry in read_manifest(path)["shards"]:  # names without a folder: read_manifest sees to it
+    for entry in table:
         file = there.get(str(folder / entry["file"]))
         if file is None:
             raise InputError(f"{found.manifest}: the repository lacks its shard {entry['file']}; push the set again")
@@ -74,6 +88,17 @@ def local_manifest(spec: str) -> Path:
     for file in shards:
         file.fetch()
     return path
+
+
+def row_files(spec: str) -> tuple[hub.HubFile, ...]:
+    """The Parquet files that a repository holds of a set's rows, with or without images; none for a path.
+
+    Raises:
+        InputError: as `manifest_of`.
+    """
+    if not is_remote(spec):
+        return ()
+    return tuple(file for file in _find(spec).listing.files if _ROWS.fullmatch(file.name))
 
 
 def _find(spec: str) -> _Found:

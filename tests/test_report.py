@@ -191,6 +191,8 @@ def test_the_command_builds_the_same_set(built):
     command, notes = prose.command(other, "x.h5")
     assert "--source 'a b' --source c" in command and "--embedder checkpoint:PATH" in command
     assert "PATH is the embedder" in notes[0]
+    timm = {"config": {**manifest["config"], "embedder": "timm"}, "id_filter": {"embedder": "timm:resnet18.a1_in1k"}}
+    assert "--embedder timm:resnet18.a1_in1k --" in prose.command({**manifest, **timm}, "x.h5")[0]
     assert "--quality default" in command and "--max-upscale" not in command
     limits = {**manifest["config"], "quality": {"max_aspect": 20, "max_upscale": 4.0}}
     assert "--quality none --max-upscale 4.0" in prose.command({**manifest, "config": limits}, "x.h5")[0]
