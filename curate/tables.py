@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from curate.audit import Audit
     from curate.deriving.diff import Difference
     from curate.outputs import BuildResult
-    from curate.recorded_sets import Found
+    from curate.rebuilding.recorded_sets import Found
 
 
 def _console() -> Console:
@@ -97,7 +97,7 @@ def findings(manifest: dict[str, Any]) -> list[str]:
     return lines
 
 
-def print_manifest(file: Path, manifest: dict[str, Any]) -> None:
+def print_manifest(file: str, manifest: dict[str, Any]) -> None:
     """A manifest, in the order in which one asks."""
     console = _console()
     size = manifest["config"]["image_size"]

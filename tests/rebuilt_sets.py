@@ -14,7 +14,7 @@ from pictures import pictures, write_parquet
 
 from curate.build import build
 from curate.config import BuildConfig
-from curate.rebuild import rebuild
+from curate.rebuilding.rebuild import rebuild
 from srood.errors import InputError
 from srood.models import build_model
 from srood.models.weights import WeightsInfo, save_weights

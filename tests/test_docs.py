@@ -39,6 +39,20 @@ def test_commands_and_their_options_exist(page):
         assert used <= options, f"{page.name}: {line}"
 
 
+@pytest.mark.parametrize(
+    ("program", "name"), [(program, name) for program, app in APPS.items() for name in app.commands], ids=" ".join
+)
+def test_every_command_says_how_it_is_used(program, name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as end:
+        APPS[program].main([name, "--help"], prog_name=program)
+    text = capsys.readouterr().out
+    assert end.value.code == 0 and f"Usage: {program} {name}" in text
+    for parameter in APPS[program].commands[name].params:
+        for option in parameter.opts if parameter.param_type_name == "option" else ():
+            assert option in text
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):

@@ -35,6 +35,16 @@ def test_what_is_pulled_is_the_set_that_was_published(hub, built_set, tmp_path, 
     assert code == 0 and "90 rows in 3 shards agree with the manifest\nnote: mini-evidence.h5 is not there" in printed
 
 
+def test_the_commands_that_only_read_take_an_address(hub, curate, tmp_path):
+    code, out, _ = curate("inspect", "hf://owner/things")
+    assert code == 0 and out.startswith("hf://owner/things: 90 rows of 32x32 RGB")
+    assert not [r for r in hub.requests if "mini-0000" in r.path]  # the manifest alone
+    code, out, _ = curate("verify", "hf://owner/things")
+    assert code == 0 and out.startswith("hf://owner/things: 90 rows in 3 shards agree with the manifest")
+    code, out, _ = curate("report", "hf://owner/things", "--out", tmp_path / "report.html")
+    assert code == 0 and b"things.parquet" in (tmp_path / "report.html").read_bytes()
+
+
 def test_pulled_again_nothing_is_written(hub, tmp_path, curate):
     first = pull("owner/things", tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}

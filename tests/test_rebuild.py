@@ -15,7 +15,7 @@ from rebuilt_sets import SMALL, files, make_built, make_plain, make_world, refus
 
 from curate.build import build
 from curate.config import BuildConfig
-from curate.rebuild import rebuild
+from curate.rebuilding.rebuild import rebuild
 from srood.outliers import read_manifest
 
 

@@ -15,10 +15,10 @@ from hub_server import HubServer, point_client_at
 from pictures import pictures, write_parquet
 from rebuilt_sets import files, write_document
 
-from curate.agreement import columns_of_index
 from curate.build import build
 from curate.config import BuildConfig
-from curate.rebuild import rebuild
+from curate.rebuilding.agreement import columns_of_index
+from curate.rebuilding.rebuild import rebuild
 from srood.errors import InputError
 from srood.named_sets import dataset_info
 from srood.outlier_sources import local_manifest, manifest_of, row_files

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curate.commands.options import Json, print_json
+from curate.commands.options import SET, Json, print_json
 from srood import commands
 
 if TYPE_CHECKING:
     from curate.outputs import BuildResult
 
-FORM = "mini.h5 or hf://owner/name[@rev][/mini.h5]"
 Out = Annotated[Path, typer.Option(help="Manifest to write; the shards go beside it.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace another set at --out.")]
 
 
 def select(
-    file: Annotated[str, typer.Argument(help=f"The set to select from: {FORM}.")],
+    file: Annotated[str, typer.Argument(help=f"The set to select from: {SET}.")],
     out: Out,
     label: Annotated[
         list[str] | None, typer.Option(help="Rows of this label: its name, word or WordNet id; may be repeated.")
@@ -56,7 +55,7 @@ def select(
 
 
 def merge(
-    files: Annotated[list[str], typer.Argument(metavar="A B [C...]", help=f"The sets to merge: each {FORM}.")],
+    files: Annotated[list[str], typer.Argument(metavar="A B [C...]", help=f"The sets to merge: each {SET}.")],
     out: Out,
     keep_near_duplicates: Annotated[
         bool, typer.Option(help="Drop repeated pixels only, and keep copies that were changed.")
@@ -76,7 +75,7 @@ def merge(
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help=f"A set: {FORM}.")],
+    a: Annotated[str, typer.Argument(metavar="A", help=f"A set: {SET}.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
     fail_on_difference: Annotated[bool, typer.Option(help="Exit with code 1 unless they are identical.")] = False,
     as_json: Json = False,

@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
-from curate.commands.options import Json, print_json
+from curate.commands.options import AnySet, Json, print_json
 
 
 def export(
-    file: Annotated[
-        str, typer.Argument(help="Manifest of an outlier set, or hf://owner/name[@revision][/mini.h5] on the Hub.")
-    ],
+    file: AnySet,
     format: Annotated[str, typer.Option(help="parquet, webdataset, imagefolder or hdf5.")],
     out: Annotated[Path, typer.Option(help="Folder to make; it must be new or empty.")],
     workers: Annotated[int | None, typer.Option(help="Encoding threads; by default one per processor.")] = None,

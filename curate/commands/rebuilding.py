@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from curate.commands.options import Json, print_json
+from curate.commands.options import SET, Json, print_json
 from srood import commands
 
 
 def rebuild(
     manifest: Annotated[
         str,
-        typer.Argument(help="Manifest, whose shards need not be there, or hf://owner/name[@revision][/mini.h5]."),
+        typer.Argument(help=f"Manifest, whose shards need not be there: {SET}."),
     ],
     out: Annotated[
         Path | None,
@@ -40,7 +40,7 @@ def rebuild(
 
     Exit code 1: they do not, or (--dry-run) an input is missing or is not what was read.
     """
-    from curate.rebuild import rebuild as rebuild_set
+    from curate.rebuilding.rebuild import rebuild as rebuild_set
     from curate.tables import print_inputs
 
     result = rebuild_set(

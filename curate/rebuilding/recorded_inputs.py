@@ -12,8 +12,8 @@ from curate.config import BuildConfig
 from curate.embedders import Embedder, open_embedder
 from curate.excluded_rows import OPTION, ExcludedRows, read_excluded_rows
 from curate.inputs import Inputs, put_together
+from curate.rebuilding.recorded_sets import SHOWN, Found, local_paths, not_found, open_id, open_set, unlike
 from curate.record import versions
-from curate.recorded_sets import SHOWN, Found, local_paths, not_found, open_id, open_set, unlike
 from curate.sources import Corpus, one_after_another
 from srood import images
 from srood.datasets import ImageSource

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.recorded_inputs import other_versions
+from curate.rebuilding.recorded_inputs import other_versions
 from srood.errors import InputError
 from srood.hdf5 import open_plain
 from srood.hub import HubFile

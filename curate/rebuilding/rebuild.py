@@ -15,11 +15,11 @@ from typing import Any
 
 from rich.console import Console
 
-from curate.agreement import Agreement, Columns, columns_of_index, columns_of_set, compare
 from curate.build import build
 from curate.deriving.redo import redo
-from curate.recorded_inputs import Recorded, find_inputs, other_versions
-from curate.recorded_sets import Found, local_paths
+from curate.rebuilding.agreement import Agreement, Columns, columns_of_index, columns_of_set, compare
+from curate.rebuilding.recorded_inputs import Recorded, find_inputs, other_versions
+from curate.rebuilding.recorded_sets import Found, local_paths
 from srood import outliers
 from srood.errors import InputError
 from srood.files import sync_folder
