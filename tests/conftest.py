@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -107,3 +108,36 @@ def small_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from small_sets import make
 
     return make(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def recorded_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that `recorded_set` and `plain_set` were made from (see rebuilt_sets.make_world)."""
+    from rebuilt_sets import make_world
+
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def recorded_set(recorded_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set that was built with every setting other than its default."""
+    from rebuilt_sets import make_built
+
+    return make_built(recorded_world, tmp_path_factory.mktemp("recorded") / "mini.h5")
+
+
+@pytest.fixture(scope="session")
+def plain_set(recorded_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set that was built with few settings."""
+    from rebuilt_sets import make_plain
+
+    return make_plain(recorded_world, tmp_path_factory.mktemp("plain") / "mini.h5")
+
+
+@pytest.fixture
+def alone(recorded_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The manifest without its shards, and a working folder with nothing in it."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "index").mkdir()
+    return Path(shutil.copy(recorded_set, tmp_path / "index/mini.h5"))

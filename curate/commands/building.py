@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from curate.commands.options import Json, print_json
+from curate.commands.options import Json, print_set
 from srood import commands
 
 
@@ -78,7 +78,6 @@ def build(
     """
     from curate.build import build as build_set
     from curate.config import BuildConfig
-    from curate.tables import print_build
 
     config = BuildConfig(
         source=tuple(source or ["tinyimages-alt"]),
@@ -108,9 +107,4 @@ def build(
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         raise
-    for note in result.notes:
-        print(f"note: {note}", file=sys.stderr)
-    if as_json:
-        print_json({"out": str(result.out), "written": result.written, "manifest": result.manifest})
-    else:
-        print_build(result)
+    print_set(result, as_json)

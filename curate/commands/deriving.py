@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from curate.commands.options import SET, Json, print_json
+from curate.commands.options import SET, Json, print_json, print_set
 from srood import commands
-
-if TYPE_CHECKING:
-    from curate.outputs import BuildResult
 
 Out = Annotated[Path, typer.Option(help="Manifest to write; the shards go beside it.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace another set at --out.")]
@@ -51,7 +47,7 @@ def select(
         size=None if size is None else commands.parse_count(size),
         overwrite=overwrite,
     )
-    _print(select_rows(config), as_json)
+    print_set(select_rows(config), as_json)
 
 
 def merge(
@@ -71,7 +67,7 @@ def merge(
 
     parents = tuple(map(local_manifest, files))
     config = MergeConfig(parents, out, keep_near_duplicates=keep_near_duplicates, seed=seed, overwrite=overwrite)
-    _print(merge_sets(config), as_json)
+    print_set(merge_sets(config), as_json)
 
 
 def diff(
@@ -92,14 +88,3 @@ def diff(
         print_difference(found)
     if fail_on_difference and found.verdict != IDENTICAL:
         raise typer.Exit(commands.CHECK_FAILED)
-
-
-def _print(result: BuildResult, as_json: bool) -> None:
-    from curate.tables import print_build
-
-    for note in result.notes:
-        print(f"note: {note}", file=sys.stderr)
-    if as_json:
-        print_json({"out": str(result.out), "written": result.written, "manifest": result.manifest})
-    else:
-        print_build(result)
