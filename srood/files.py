@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from srood.errors import InputError
@@ -19,6 +23,38 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_beside(place: Path, purpose: str) -> Iterator[Path]:
+    """A new folder beside `place`, on the same file system, removed at the end; and those of processes that died."""
+    prefix = f".{place.name}.{purpose}-{socket.gethostname()}-"
+    for path in place.parent.iterdir() if place.parent.is_dir() else ():
+        owner = path.name.removeprefix(prefix).partition("-")[0]
+        if path.name.startswith(prefix) and owner.isdecimal() and not _runs(int(owner)):
+            shutil.rmtree(path, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=place.parent))
+    folder.chmod(0o777 & ~_umask())  # as any other folder: it may be renamed into place
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def check_place(path: Path, option: str = "") -> None:

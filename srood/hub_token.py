@@ -20,17 +20,14 @@ def use_token(source: str | None) -> None:
     """
     if source is None:
         return
-    if source.startswith("hf_") and not Path(source).exists():
-        raise InputError(
-            "--token: takes a file that holds the token, or - for standard input, not the token itself, which would "
-            "be seen in the list of processes; change that token"
-        )
     try:
         text = sys.stdin.readline() if source == "-" else Path(source).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise InputError(f"--token {source}: cannot be read ({reason}); name a file that holds the token") from None
+    except (OSError, ValueError):  # what was given is not repeated: it may be the token itself
+        raise InputError(
+            "--token: names no text file that can be read; it takes a file that holds the token, or - for standard "
+            "input. Was it the token itself? It was to be seen in the list of processes: change it"
+        ) from None
     token = text.strip()
     if not token or any(not "!" <= character <= "~" for character in token):
-        raise InputError(f"--token {source}: holds no token; it must be one line of plain characters")
+        raise InputError("--token: the file holds no token; it must be one line of plain characters")
     os.environ["HF_TOKEN"] = token

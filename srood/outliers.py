@@ -38,6 +38,17 @@ def shard_name(manifest: Path, number: int, count: int) -> str:
     return f"{manifest.stem}-{number:05d}-of-{count:05d}.h5"
 
 
+def check_shard_names(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Check that a set's shards are named after its manifest, so that what is put beside them is of no other set.
+
+    Raises:
+        InputError: they are not; the manifest was renamed, or is not what it claims to be.
+    """
+    names = [str(entry["file"]) for entry in manifest["shards"]]
+    if names != [shard_name(path, number, len(names)) for number in range(len(names))]:
+        raise InputError(f"{path}: its shards are not named after it ({names[0]}, ...); give it its own name again")
+
+
 def evidence_name(manifest: Path) -> str:
     """File name of a set's evidence."""
     return f"{manifest.stem}-evidence.h5"

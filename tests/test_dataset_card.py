@@ -35,7 +35,9 @@ SCHEMA = {
     "configs": list,
     "dataset_info": dict,
 }
-SIZES = re.compile(r"n<1K|1K<n<10K|10K<n<100K|100K<n<1M|1M<n<10M|10M<n<100M|n>100M")
+SIZES = re.compile(
+    r"n<1K|1K<n<10K|10K<n<100K|100K<n<1M|1M<n<10M|10M<n<100M|100M<n<1B|1B<n<10B|10B<n<100B|100B<n<1T|n>1T"
+)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,7 @@ def test_the_text_states_what_the_manifest_holds(folder, built_set):
     certificate = manifest["leak_certificate"]
     assert f"the largest similarity left is {certificate['largest_similarity_left']:g}" in text
     assert "train.parquet (80 images) and test.parquet (40 images)" in text
-    assert "80 Million Tiny Images" in text and "No row of this set was read from it." in text
+    assert "80 Million Tiny Images" in text and "No source of this set is recorded as it." in text
     assert "no filter for offensive content" in text
     assert manifest["recipe"] in text and OutlierSet.open(built_set).fingerprint in text
     assert "![90 rows drawn at random](contact-sheet.png)" in text
@@ -258,3 +260,17 @@ def test_a_set_made_from_sets(small_sets, tmp_path):
     assert [line.split()[1] for line in commands] == ["build", "build", "merge", "select"]
     assert "| select | " in text and "first.parquet" in text and "second.parquet" in text
     assert (tmp_path / "repo" / "hdf5" / "narrow.h5").read_bytes() == made.read_bytes()
+
+
+def test_the_card_says_what_was_done_and_no_more(built_set, tmp_path):
+    root = built_set.parent.parent
+    bare = {"protect": ("none",), "id_recall": 0.0, "exclude_labels": "none", "source_license": "cc-by-4.0"}
+    made = build(config(root, tmp_path / "mini.h5", size=20, **bare)).out
+    prepare(PublishConfig(made, "owner/bare", license="mit", index_only=True), tmp_path / "index")
+    text = (tmp_path / "index" / "README.md").read_text()
+    assert "Neither images that show its classes nor copies of its images were looked for." in text
+    assert "The licence of a source does not let" not in text  # it does
+    prepare(PublishConfig(made, "owner/bare", license="mit"), tmp_path / "whole")
+    text = (tmp_path / "whole" / "README.md").read_text()
+    assert front_matter(text)["license"] == "mit"
+    assert "Each image stays under the licence of its source (cc-by-4.0)." in text

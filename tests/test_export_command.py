@@ -71,7 +71,7 @@ def test_last_line(opened, tmp_path, curate):
         (("--format", "hdf5", "--out", "full"), "--out full: holds files already; name a new or an empty folder"),
         (("--format", "hdf5", "--out", "full/a.txt"), "--out full/a.txt: is a file; name a folder"),
         (("--format", "hdf5", "--out", "."), "--out .: cannot be replaced as a whole; name a new folder in it"),
-        (("--format", "hdf5", "--out", "kept"), "--out kept: kept.partial is in the way and is no interrupted export"),
+        (("--format", "hdf5", "--out", "full/a.txt/b"), "--out full/a.txt/b: cannot be made, for"),
         (("--format", "hdf5", "--out", "out", "--workers", "0"), "--workers 0: must be at least 1"),
     ],
 )
@@ -80,9 +80,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(opened, tmp_path, monkeypatch,
     here.mkdir()
     monkeypatch.chdir(here)
     if "." not in arguments:
-        for name in ("full/a.txt", "kept.partial/mine.txt"):
-            (here / name).parent.mkdir(exist_ok=True)
-            (here / name).write_text("mine")
+        (here / "full").mkdir()
+        (here / "full/a.txt").write_text("mine")
     before = files(here)
     code, text, error = curate("export", opened.path, *arguments)
     assert (code, text, error.count("\n")) == (2, "", 1)
@@ -117,7 +116,7 @@ def test_a_damaged_row_is_never_exported(tmp_path, format):
 
 
 def test_killed_leaves_nothing_that_looks_whole_and_the_next_succeeds(opened, tmp_path):
-    out, beside = tmp_path / "out", tmp_path / "out.partial"
+    out = tmp_path / "out"
     code = (
         "import sys, time; from pathlib import Path; from curate.exporting import export as e, rows\n"
         "write = e.FORMATS['imagefolder']\n"
@@ -126,11 +125,11 @@ def test_killed_leaves_nothing_that_looks_whole_and_the_next_succeeds(opened, tm
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(opened.path), str(out)], cwd=Path(__file__).parents[1])
     deadline = time.monotonic() + 60
-    while len(list(beside.rglob("*.png"))) < 70 and time.monotonic() < deadline:
+    while len(list(tmp_path.rglob("*.png"))) < 70 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not out.exists() and beside.is_dir()
+    assert not out.exists() and len(list(tmp_path.iterdir())) == 1
     assert export(str(opened.path), "parquet", out).files == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
     assert not any("png" in name for name in files(out))

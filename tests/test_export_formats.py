@@ -158,6 +158,10 @@ def test_names_that_are_no_file_names():
     assert found[13:] == ["vals", "test~1", "\u00e9~15", "\u00e9~16"]
 
 
+def test_no_folder_is_called_as_the_table():
+    assert class_folders.folder_names(["metadata.parquet", "cat"]) == ["metadata.parquet~0", "cat"]
+
+
 def test_no_folder_has_more_than_ten_thousand_pictures():
     labels = np.r_[np.zeros(25_000, int), np.ones(3, int), -np.ones(10_001, int)]
     names = imagefolder.file_names(labels, ["dog", "cat"])

@@ -215,7 +215,7 @@ def test_a_publish_that_was_killed_goes_on(built_set, token, tmp_path):
         assert puts(server) == {f"/lfs/{last}"}
         repo = server.repos["owner/things"]
         assert set(repo.files(repo.refs["main"])) - {".gitattributes"} == FILES
-    assert not list(built_set.parent.glob("*.publish"))
+    assert not [path for path in built_set.parent.iterdir() if "publish" in path.name]
 
 
 def puts(server: HubServer) -> set[str]:
@@ -259,3 +259,66 @@ def test_two_machines_prepare_the_same_bytes(built_set, tmp_path):
     prepare(PublishConfig(again, "owner/things"), tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert np.array_equal(OutlierSet.open(again).read_images(), OutlierSet.open(built_set).read_images())
+
+
+def test_a_repository_of_another_set_is_left_alone(writable_hub, built_set, made, tmp_path):
+    publish(PublishConfig(built_set, "owner/things"))
+    before = download(tmp_path / "before")
+    from published_sets import config
+
+    from curate.build import build
+
+    small = build(config(built_set.parent.parent, made.with_name("small.h5"), size=20, source_license="mit")).out
+    with pytest.raises(
+        InputError, match=r"^owner/things: holds something else \(.*; name another repository, or give --o"
+    ):
+        publish(PublishConfig(small, "owner/things"))
+    assert download(tmp_path / "after") == before
+    # nor is a folder hdf5 alone the sign of a set
+    for name in ("hdf5/physics.h5", "data/train-00000-of-00009.parquet"):
+        (tmp_path / "other" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "other" / name).write_bytes(b"years of work")
+    writable_hub.add("owner/physics", tmp_path / "other")
+    with pytest.raises(InputError, match=r"^owner/physics: holds something else"):
+        publish(PublishConfig(built_set, "owner/physics"))
+
+
+def test_a_dry_run_shares_no_file_with_the_set(made, tmp_path):
+    prepare(PublishConfig(made, "owner/things"), tmp_path / "dry")
+    for path in (tmp_path / "dry" / "hdf5").iterdir():
+        path.write_bytes(b"")
+    assert verify(made) == []
+
+
+def test_what_the_user_put_beside_the_set_stays(writable_hub, made):
+    mine = made.with_name("mini.h5.publish") / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    publish(PublishConfig(made, "owner/things"))
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "expected"),
+    [
+        ("", {}, ".: no such outlier set"),
+        ("renamed.h5", {}, "its shards are not named after it (mini-00000-of-00003.h5, ...)"),
+        ("mini.h5", {"revision": "feature/x"}, "--revision feature/x: hf:// addresses have no branches with a slash"),
+    ],
+)
+def test_what_cannot_be_published(writable_hub, made, monkeypatch, file, options, expected):
+    monkeypatch.chdir(made.parent)
+    shutil.copy("mini.h5", "renamed.h5")
+    with pytest.raises(InputError) as caught:
+        publish(PublishConfig(Path(file), "owner/things", **options))
+    assert expected in str(caught.value)
+    assert not writable_hub.requests
+
+
+def test_no_name_and_password_of_a_mirror_is_published(built_set, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "https://user:s3cret@mirror.local")
+    prepare(PublishConfig(built_set, "owner/things"), tmp_path / "dry")
+    assert not [name for name, data in contents(tmp_path / "dry").items() if b"s3cret" in data]
+    assert b"https://mirror.local/datasets/owner/things" in contents(tmp_path / "dry")["croissant.json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from published_sets import contents
@@ -136,3 +137,20 @@ def test_a_short_failure_is_tried_again(hub, slept, built_set, tmp_path, status,
     found = pull("owner/things", tmp_path)
     assert OutlierSet.open(found.path).fingerprint == OutlierSet.open(built_set).fingerprint
     assert sum(slept) > 0
+
+
+def test_no_file_of_another_set_is_replaced(hub, built_set, tmp_path):
+    """Not even by a manifest that was renamed, or made by hand."""
+    repo = hub.repos["owner/things"]
+    folder = repo.commits[repo.refs["main"]] / "hdf5"
+    (folder / "mini.h5").rename(folder / "big.h5")
+    hub.add("owner/things", folder.parent, "f" * 40)
+    mine = shutil.copytree(built_set.parent, tmp_path / "mine")
+    before = contents(mine)
+    with pytest.raises(InputError, match="its shards are not named after it"):
+        pull("owner/things", mine, overwrite=True)
+    assert contents(mine) == before
+    (mine / "mini.h5").unlink()  # shards alone are not replaced either
+    publish(PublishConfig(built_set, "owner/again"))
+    with pytest.raises(InputError, match="mini-00000-of-00003.h5: exists with other content"):
+        pull("owner/again", mine)

@@ -33,6 +33,14 @@ def of(*sources: dict[str, object]) -> list:
         ("scientific fair use only", "no"),
         ("may not be redistributed", "no"),
         ("mit; ImageNet terms of access", "no"),
+        ("CC BY-ND 4.0", "no"),
+        ("cc by-nc-nd 4.0", "no"),
+        ("cc-by-nc-nd", "no"),
+        ("do not redistribute", "no"),
+        ("non-redistributable", "no"),
+        ("redistribution prohibited", "no"),
+        ("no derivatives", "no"),
+        ("free to use and redistribute", "unknown"),
         ("unknown", "unknown"),
         ("other", "unknown"),
         ("cc-by-4.0; unknown", "unknown"),
@@ -54,8 +62,9 @@ def test_every_named_set_is_as_its_file_says():
             (found,) = of(source(f"{repo}:train", "mit"))
             assert found.allowed == entry["redistribution"], repo
     assert of(source("tiny-imagenet:corpus"))[0].allowed == "no"
-    assert of(source("tiny_images.bin", "mit"))[0].allowed == "yes"  # who has a licence for such records may say so
-    assert of(source("tiny_images.bin"))[0].allowed == "no"
+    for name in ("tiny_images.bin", "300K_random_images.npy"):
+        for license in ("mit", "unknown"):
+            assert of(source(name, license))[0].allowed == "no"
 
 
 def test_what_may_not_be_passed_on_is_refused_whatever_anybody_confirms():

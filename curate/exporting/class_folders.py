@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 UNLABELLED = "unlabelled"
+TABLE = "metadata.parquet"  # lies beside the folders
 MAX_BYTES = 100  # of a name, in UTF-8; file systems allow 255, Windows about as much for a whole path
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*~\x00-\x1f\x7f\ud800-\udfff]')  # ~ is what is added here
@@ -27,7 +28,7 @@ def folder_names(names: Sequence[str]) -> list[str]:
     the same, also where case does not count, get ``~`` and their number.
     """
     cleaned = [_clean(name) for name in names]
-    seen = Counter(name.casefold() for name in [*cleaned, UNLABELLED])
+    seen = Counter(name.casefold() for name in [*cleaned, UNLABELLED, TABLE])
     return [f"{name}~{label}" if seen[name.casefold()] > 1 or not name else name for label, name in enumerate(cleaned)]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from curate.exporting.imagefolder import write_imagefolder
 from curate.exporting.parquet import write_parquet
 from curate.exporting.webdataset import write_webdataset
 from srood.errors import InputError
-from srood.files import check_folder, sync_folder
+from srood.files import check_folder, scratch_beside, sync_folder
 from srood.outlier_sources import local_manifest
 from srood.outliers import OutlierSet
 from srood.progress import progress_bar
@@ -51,8 +50,8 @@ def export(
 ) -> Exported:
     """Export an outlier set into a new folder.
 
-    Every row's pixels are compared with its SHA-256 on the way. The folder is filled beside its place, as
-    ``OUT.partial``, and renamed when it is whole; what an interrupted export left there is removed by the next.
+    Every row's pixels are compared with its SHA-256 on the way. The folder is filled beside its place and renamed when
+    it is whole; what an interrupted export left there is removed by the next.
 
     Args:
         spec: a manifest's path, or ``hf://owner/name[@revision][/mini.h5]``.
@@ -62,33 +61,33 @@ def export(
         console: for the progress bar.
 
     Raises:
-        InputError: an unknown format, a folder that holds something or cannot be made, or a set that is damaged.
+        InputError: an unknown format, a folder that holds something or cannot be made or written, or a set that is
+            damaged.
     """
     if format not in FORMATS:
         raise InputError(f"--format {format}: no such format; one of {', '.join(FORMATS)}")
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: must be at least 1")
-    place, beside = _places(out)
+    place = _place(out)
     opened = OutlierSet.open(local_manifest(spec))
     text = json.dumps(opened.manifest, indent=2, sort_keys=True, allow_nan=False) + "\n"
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        (beside / MANIFEST).write_text(text, encoding="utf-8")
-        with progress_bar("rows", console) as progress:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_beside(place, "export") as beside, progress_bar("rows", console) as progress:
+            (beside / MANIFEST).write_text(text, encoding="utf-8")
             task = progress.add_task(f"{format}", total=opened.num_rows, note="")
             written = FORMATS[format](
                 opened, beside, workers=workers, advance=lambda rows: progress.advance(task, rows)
             )
-        size = sum(path.stat().st_size for path in (*written, beside / MANIFEST))
-        _put_in_place(beside, place)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            size = sum(path.stat().st_size for path in (*written, beside / MANIFEST))
+            _put_in_place(beside, place)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror}); free space, or name another") from error
     return Exported(out, format, opened.num_rows, len(written) + 1, size)
 
 
-def _places(out: Path) -> tuple[Path, Path]:
-    """The folder to be made and the one beside it that is filled; raises InputError where they cannot be."""
+def _place(out: Path) -> Path:
+    """The folder to be made; raises InputError where it cannot be."""
     check_folder(out, "--out ")
     place = Path(os.path.realpath(out))
     if place.is_dir() and any(place.iterdir()):
@@ -96,11 +95,7 @@ def _places(out: Path) -> tuple[Path, Path]:
     if place == Path.cwd() or os.path.ismount(place):
         raise InputError(f"--out {out}: cannot be replaced as a whole; name a new folder in it")
     check_folder(place.parent, "--out ")
-    beside = place.with_name(place.name + ".partial")
-    ours = (beside / MANIFEST).is_file() or (beside.is_dir() and not any(beside.iterdir()))
-    if os.path.lexists(beside) and not ours:
-        raise InputError(f"--out {out}: {beside.name} is in the way and is no interrupted export; move it")
-    return place, beside
+    return place
 
 
 def _put_in_place(beside: Path, place: Path) -> None:

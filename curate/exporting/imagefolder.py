@@ -47,7 +47,7 @@ def write_imagefolder(
     names = file_names(opened.read("label"), class_names(opened).get("label"))
     for parent in sorted({name.rpartition("/")[0] for name in names}):
         (root / parent).mkdir(parents=True)
-    table = root / "metadata.parquet"
+    table = root / class_folders.TABLE
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool, open_writer(table, described) as writer:
         for shard in range(len(opened.manifest["shards"])):
             for block in blocks(opened, shard):

@@ -19,12 +19,8 @@ from srood.citations import METHOD_BIBTEX
 from srood.named_sets import dataset_info
 
 SIZES = (
-    (1e3, "n<1K"),
-    (1e4, "1K<n<10K"),
-    (1e5, "10K<n<100K"),
-    (1e6, "100K<n<1M"),
-    (1e7, "1M<n<10M"),
-    (1e8, "10M<n<100M"),
+    *((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M")),
+    *((1e8, "10M<n<100M"), (1e9, "100M<n<1B"), (1e10, "1B<n<10B"), (1e11, "10B<n<100B"), (1e12, "100B<n<1T")),
 )
 TAGS = ("out-of-distribution-detection", "ood-detection", "outlier-exposure", "auxiliary-outliers", "srood")
 COLUMNS = {
@@ -80,7 +76,7 @@ def dataset_card(facts: CardFacts) -> str:
     """The card's text, metadata first."""
     manifest, other = facts.manifest, facts.revision != "main"
     command, notes = prose.command(manifest, facts.file)
-    id_spec = str(manifest["config"].get("id", ""))
+    id_spec = str(manifest["config"].get("id") or "its ID set")
     known = dataset_info(id_spec)
     return (
         _environment()
@@ -109,6 +105,8 @@ def dataset_card(facts: CardFacts) -> str:
             command_notes=notes,
             stages=prose.stages(manifest),
             excluded=", ".join(sorted(manifest.get("excluded_labels") or {})),
+            dropped=looked_for(manifest),
+            forbidden=any(source.allowed == "no" for source in facts.sources),
             id_filter=prose.id_filter(manifest),
             sources=[
                 {"name": s.name, "rows": f"{s.rows:,}", "license": s.license, "revision": s.revision}
@@ -158,7 +156,7 @@ def metadata(facts: CardFacts) -> Any:
         license=license,
         **named,
         task_categories=["image-classification"],
-        size_categories=[next((name for most, name in SIZES if rows < most), "n>100M")],
+        size_categories=[next((name for most, name in SIZES if rows < most), "n>1T")],
         tags=[*TAGS, *index],
         source_datasets=["extended"],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
@@ -188,6 +186,19 @@ def yaml_features(features: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
     return found
 
 
+def looked_for(manifest: Mapping[str, Any]) -> str:
+    """What curation looked for and dropped, in a sentence."""
+    found = []
+    if (manifest.get("id_filter") or {}).get("recall") or manifest.get("excluded_labels"):
+        found.append("images that show its classes")
+    if (manifest.get("leak_certificate") or {}).get("protected"):
+        found.append("copies of protected images")
+    if not found:
+        return "Neither images that show its classes nor copies of its images were looked for."
+    text = " and ".join(found)
+    return f"{text[0].upper()}{text[1:]} were looked for and dropped; below is how, and how well that works."
+
+
 def type_name(feature: Mapping[str, Any]) -> str:
     """A feature's type for people."""
     if feature["_type"] == "ClassLabel":
@@ -197,8 +208,10 @@ def type_name(feature: Mapping[str, Any]) -> str:
 
 def limits(sources: Sequence[SourceRights]) -> list[str]:
     """What a user must know that the figures do not say."""
-    withdrawn = any(source.name == WITHDRAWN for source in sources)
-    here = "Rows of this set are from it." if withdrawn else "No row of this set was read from it."
+    withdrawn = any(WITHDRAWN.search(source.name) for source in sources)
+    here = "Rows of this set are from it." if withdrawn else "No source of this set is recorded as it."
+    if any(source.name.lower().startswith("cifar") for source in sources):
+        here += " CIFAR-10 and CIFAR-100, from which rows are, are labelled parts of it."
     return [
         "Nobody has looked at every image. Labels, thresholds and their error rates are stated above.",
         f"{WITHDRAWAL} {here}",
@@ -214,7 +227,7 @@ def limits(sources: Sequence[SourceRights]) -> list[str]:
 
 
 def _license_words(facts: CardFacts) -> str:
-    chosen = facts.license or set_license(facts.sources)
+    chosen = set_license(facts.sources)
     if facts.sheet is None:
         return "No image is passed on here; who makes the set again from its sources is bound by their terms."
     if chosen == "other":

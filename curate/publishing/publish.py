@@ -10,22 +10,23 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 
 from curate.exporting.parquet import features, write_parquet
 from curate.publishing.card import COLUMNS, CardFacts, dataset_card, license_notes
 from curate.publishing.croissant import ENCODINGS, croissant
-from curate.publishing.rights import check_rights, rights, set_license
+from curate.publishing.rights import SourceRights, check_rights, rights, set_license
 from curate.sheets import drawn_rows, sprite
 from srood.errors import InputError
-from srood.files import check_folder, write_text
+from srood.files import check_folder, scratch_beside, write_text
 from srood.hub_upload import Pushed, check_branch, check_repo_name, upload
-from srood.outliers import OutlierSet, file_sha256, verify
+from srood.outliers import OutlierSet, check_shard_names, file_sha256, read_manifest, verify
 
 CARD, NOTES, CROISSANT, SHEET, MANIFEST = (
     "README.md",
@@ -36,7 +37,10 @@ CARD, NOTES, CROISSANT, SHEET, MANIFEST = (
 )
 DATA, SHARDS = "data", "hdf5"
 SHEET_ROWS, SHEET_COLUMNS, SHEET_SIDE = 96, 12, 64  # pictures, pictures a line, pixels
-OWNED = re.compile(rf"{DATA}/train-\d{{5}}-of-\d{{5}}\.parquet|{SHARDS}/[^/]+\.h5|{re.escape(SHEET)}")
+ROWS = re.compile(rf"{DATA}/train-\d{{5}}-of-\d{{5}}\.parquet")
+OWNED = re.compile(
+    rf"{ROWS.pattern}|{SHARDS}/[^/]+\.h5|{re.escape(SHEET)}"
+)  # what is ours, once it is known whose it is
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,13 @@ def publish(config: PublishConfig) -> tuple[Pushed, dict[str, int]]:
         InputError: as `prepare`; nobody is logged in, the repository holds something else, or the Hub refuses or cannot
             be reached. What was uploaded until then is not sent again the next time.
     """
-    scratch = config.file.with_name(config.file.name + ".publish")  # on the same disk: shards are linked, not copied
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        files = prepare(config, scratch)
-        rows = OutlierSet.open(config.file, check_hashes=False).num_rows
+    rows = read_manifest(config.file)["rows"]
+    with ExitStack() as stack:
+        try:  # on the same disk, if possible: shards are linked, not copied
+            scratch = stack.enter_context(scratch_beside(config.file, "publish"))
+        except OSError:
+            scratch = Path(stack.enter_context(TemporaryDirectory(prefix="curate-publish-")))
+        files = prepare(config, scratch, link=True)
         pushed = upload(
             scratch,
             config.repo,
@@ -92,17 +98,16 @@ def publish(config: PublishConfig) -> tuple[Pushed, dict[str, int]]:
             order=lambda name: _order(name, config.file.name),
             check=lambda names: _check_repository(config, names),
         )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return pushed, files
 
 
-def prepare(config: PublishConfig, folder: Path) -> dict[str, int]:
+def prepare(config: PublishConfig, folder: Path, link: bool = False) -> dict[str, int]:
     """Write what `publish` uploads into a folder, without the network.
 
     Args:
         config: what is published
         folder: new or empty
+        link: let the shards there be those of the set under another name, rather than copies
 
     Returns:
         the files, relative to the folder, with their sizes in bytes.
@@ -113,6 +118,8 @@ def prepare(config: PublishConfig, folder: Path) -> dict[str, int]:
     """
     check_repo_name(config.repo)
     check_branch(config.revision)
+    if "/" in config.revision and not config.revision.startswith("refs/"):
+        raise InputError(f"--revision {config.revision}: hf:// addresses have no branches with a slash; name another")
     if config.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", config.license):
         raise InputError(
             f"--license {config.license}: is not as the Hub abbreviates licences; write cc-by-4.0, other, ..."
@@ -124,6 +131,7 @@ def prepare(config: PublishConfig, folder: Path) -> dict[str, int]:
         more = f" (and {len(problems) - 1} more; `curate verify {config.file}` lists them)" if len(problems) > 1 else ""
         raise InputError(f"{problems[0]}{more}; a set that does not verify is not published")
     opened = OutlierSet.open(config.file, check_hashes=False)
+    check_shard_names(config.file, opened.manifest)
     sources = rights(opened.manifest)
     if not config.index_only:
         try:
@@ -134,7 +142,7 @@ def prepare(config: PublishConfig, folder: Path) -> dict[str, int]:
     try:
         (folder / DATA).mkdir(parents=True)
         (folder / SHARDS).mkdir()
-        _write(config, opened, sources, folder)
+        _write(config, opened, sources, folder, _link if link else shutil.copyfile)
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written ({error.strerror}); free space, or name another folder"
@@ -142,11 +150,17 @@ def prepare(config: PublishConfig, folder: Path) -> dict[str, int]:
     return {name: (folder / name).stat().st_size for name in _names(folder)}
 
 
-def _write(config: PublishConfig, opened: OutlierSet, sources: Sequence[Any], folder: Path) -> None:
+def _write(
+    config: PublishConfig,
+    opened: OutlierSet,
+    sources: Sequence[SourceRights],
+    folder: Path,
+    copy: Callable[[Path, Path], object],
+) -> None:
     parquet = write_parquet(opened, folder / DATA, images=not config.index_only)
     shards = [] if config.index_only else [entry["file"] for entry in opened.manifest["shards"]]
     for name in [config.file.name, *shards]:
-        _link(config.file.parent / name, folder / SHARDS / name)
+        copy(config.file.parent / name, folder / SHARDS / name)
     write_text(folder / MANIFEST, json.dumps(opened.manifest, indent=1, sort_keys=True) + "\n")
     shown = drawn_rows(opened.num_rows, SHEET_ROWS)
     if not config.index_only:
@@ -175,9 +189,10 @@ def _write(config: PublishConfig, opened: OutlierSet, sources: Sequence[Any], fo
 def _croissant(config: PublishConfig, opened: OutlierSet, facts: CardFacts, folder: Path) -> str:
     from huggingface_hub import constants
 
+    endpoint = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)  # without a name and a password
     files = {name: folder / name for name in _names(folder) if Path(name).suffix in ENCODINGS}
     chosen = config.license or set_license(facts.sources)
-    address = f"{constants.ENDPOINT}/datasets/{config.repo}/blob/{config.revision}/{NOTES}"
+    address = f"{endpoint}/datasets/{config.repo}/blob/{config.revision}/{NOTES}"
     document = croissant(
         repo=config.repo,
         revision=config.revision,
@@ -189,7 +204,7 @@ def _croissant(config: PublishConfig, opened: OutlierSet, facts: CardFacts, fold
         features=facts.features,
         columns=COLUMNS,
         files={name: (path.stat().st_size, file_sha256(path)) for name, path in files.items()},
-        endpoint=constants.ENDPOINT,
+        endpoint=endpoint,
     )
     return json.dumps(document, indent=1) + "\n"
 
@@ -202,12 +217,25 @@ def _order(name: str, manifest: str) -> int:
 
 
 def _check_repository(config: PublishConfig, names: Sequence[str]) -> None:
-    """Refuse a repository that holds what is no outlier set of this code: a mistyped name must not replace it."""
-    others = [name for name in names if name not in (CARD, ".gitattributes")]
-    if others and not config.overwrite and not any(name.startswith(f"{SHARDS}/") for name in names):
+    """Refuse a repository that holds what is not this set: a mistyped name must not replace another's work.
+
+    A set is known by its manifest or, where it was interrupted, by its shards: they are named after the manifest.
+    """
+    stem = re.escape(config.file.stem)
+    of_this = re.compile(rf"{SHARDS}/{stem}(-\d{{5}}-of-\d{{5}})?\.h5")
+    known = any(of_this.fullmatch(name) for name in names)
+    if known:
+        others = [
+            name
+            for name in names
+            if name.startswith((f"{DATA}/", f"{SHARDS}/")) and not of_this.fullmatch(name) and not ROWS.fullmatch(name)
+        ]
+    else:
+        others = [name for name in names if name not in (CARD, ".gitattributes")]
+    if others and not config.overwrite:
         raise InputError(
             f"{config.repo}: holds something else ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}); name "
-            "another repository, or give --overwrite to replace its card and put the set beside it"
+            f"another repository, or give --overwrite to replace its card and what it holds in {DATA}/ and {SHARDS}/"
         )
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srood.errors import InputError
-from srood.files import check_folder
+from srood.files import check_folder, scratch_beside
 from srood.outlier_sources import is_remote, local_manifest, pinned
-from srood.outliers import OutlierSet, put_in_place, verify
+from srood.outliers import OutlierSet, check_shard_names, put_in_place, verify
 
 
 @dataclass(frozen=True)
@@ -40,25 +40,24 @@ def pull(repo: str, out: Path, *, revision: str | None = None, overwrite: bool =
     if problems := verify(cached):
         raise InputError(f"{address}: does not verify: {problems[0]}; remove it from the Hub's cache and pull it again")
     found = OutlierSet.open(cached, check_hashes=False)
+    check_shard_names(cached, found.manifest)  # and so no file of another set is replaced
     target = out / cached.name
     if target.exists() and _is_same(target, found.fingerprint):
         return Pulled(target, address, found.num_rows, False)
-    if target.exists() and not overwrite:
-        raise InputError(f"--out {target}: exists with other content; give --overwrite or another --out")
-    scratch = out / f"{target.name}.pull"
+    shards = [entry["file"] for entry in found.manifest["shards"]]
+    there = [path for path in (target, *(out / name for name in shards)) if path.exists()]
+    if there and not overwrite:
+        raise InputError(f"--out {there[0]}: exists with other content; give --overwrite or another --out")
     try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        shards = [entry["file"] for entry in found.manifest["shards"]]
-        for name in [cached.name, *shards]:
-            shutil.copyfile(cached.parent / name, scratch / name)
-        if problems := verify(scratch / cached.name):
-            raise InputError(f"{problems[0]} right after it was copied; check the disk")
-        put_in_place(scratch / cached.name, target, shards)
+        out.mkdir(parents=True, exist_ok=True)
+        with scratch_beside(target, "pull") as scratch:
+            for name in [cached.name, *shards]:
+                shutil.copyfile(cached.parent / name, scratch / name)
+            if problems := verify(scratch / cached.name):
+                raise InputError(f"{problems[0]} right after it was copied; check the disk")
+            put_in_place(scratch / cached.name, target, shards)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror}); free space, or name another") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return Pulled(target, address, found.num_rows, True)
 
 

@@ -23,9 +23,13 @@ PERMITTED = re.compile(
     r"|ecl-2\.0|artistic-2\.0|cdla-(permissive-[12]\.0|sharing-1\.0)|cc-by(-nc)?(-sa)?-[1-4]\.0)"
 )
 FORBIDDEN = re.compile(
-    r"cc-by-(nc-)?nd-\d\.\d|imagenet|fair use|tiny images|no(t be)? (redistribut|passed on)|all rights reserved", re.I
+    r"\bnd\b|no[- ]?deriv|imagenet|fair[- ]use|tiny[- ]images|all[- ]rights[- ]reserved"
+    r"|not? (be )?(redistribut|passed on)|non[- ]?redistribut|redistribution (is )?(prohibited|forbidden|not)",
+    re.I,
 )
-WITHDRAWN = "tiny_images.bin"
+WITHDRAWN = re.compile(
+    r"tiny_images|300k_random_images", re.I
+)  # 80 Million Tiny Images, and a part that is passed around
 
 
 @dataclass(frozen=True)
@@ -86,17 +90,17 @@ def _source(entry: Mapping[str, Any]) -> SourceRights:
     name, license = str(entry["name"]), str(entry.get("license") or "unknown")
     known = _known(name)
     allowed: Allowed
-    if known is not None:
+    if WITHDRAWN.search(name):
+        allowed, why = "no", "80 Million Tiny Images was withdrawn; its makers asked that copies be deleted"
+    elif known is not None:
         allowed = known.redistribution if known.redistribution in ("yes", "no") else "unknown"  # type: ignore[assignment]
         why = f"licence: {known.license}"
     elif all(PERMITTED.fullmatch(part) for part in _parts(license)):
         allowed, why = "yes", f"licence: {license}"
-    elif FORBIDDEN.search(license) or (name == WITHDRAWN and license == "unknown"):
+    elif FORBIDDEN.search(license):
         allowed, why = "no", f"licence: {license}"
     else:
         allowed, why = "unknown", f"licence: {license}"
-    if name == WITHDRAWN and allowed == "no":
-        why = "80 Million Tiny Images was withdrawn; its makers asked that copies be deleted"
     return SourceRights(
         name=name,
         rows=int(entry.get("rows") or 0),
