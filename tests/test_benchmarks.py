@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -87,6 +88,21 @@ def test_sroe_accuracy(made_up, tmp_path):
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {
         *("no-outliers-cross-entropy-alone", "no-outliers-SR", "SROE-as-in-the-paper")
     }
+
+
+def test_curation(made_up, tmp_path):
+    options = ["--rows", "64", "--rounds", "3", "--builds", "1", "--size", "40", "--calibration-images", "30"]
+    text, figures = run(made_up, tmp_path, "curation.py", *options, "--protect", "cifar10:test")
+    rates = figures["images_per_second"]
+    assert list(rates) == ["read", "decode", "hash", "embed", "search protected", "search ID", "write", "pipeline"]
+    slowest = min((name for name in rates if name != "pipeline"), key=lambda name: median(rates[name]))
+    assert figures["slowest"] == slowest
+    assert figures["ratios"]["pipeline / slowest stage"] == median(rates["pipeline"]) / median(rates[slowest])
+    assert text.startswith(
+        f"{figures['ratios']['pipeline / slowest stage']:8.2f}  pipeline / slowest stage ({slowest})"
+    )
+    (built,) = figures["builds"]
+    assert built["rows"] == 160 and built["peak_bytes"] > 1e8 and built["seconds"] > 0
 
 
 def test_export(made_up, tmp_path):
