@@ -3,6 +3,7 @@
 import os
 import threading
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -107,7 +108,7 @@ def test_rows_of_a_window_are_of_its_blocks_alone(path, stored):
     ends = [0]
     for number in range(4):
         ends.append(ends[-1] + blocks.order.window(0, number).rows)
-    parts = [set(block[a:b].tolist()) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    parts = [set(block[a:b].tolist()) for a, b in pairwise(ends)]
     assert ends[-1] == ROWS and [len(part) for part in parts] == [3, 3, 3, 4]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 13
     assert max(np.diff(ends)) <= 256
