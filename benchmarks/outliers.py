@@ -201,6 +201,23 @@ def spread(values: list[float], form: str) -> str:
     return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
+def print_table(found: dict[str, dict[str, Any]], bases: dict[str, str]) -> None:
+    """A Markdown table, ratios first."""
+    if not find_spec("torchvision"):
+        print("torchvision is not installed: ImageFolder is left out")
+    if not hasattr(os, "posix_fadvise"):
+        print("pages cannot be dropped here: first passes are not cold")
+    print(f"ratios: warm to {bases['warm']}; first pass to {bases['first']}\n")
+    heads = ("reader", "times as fast, warm", "times as fast, first pass", "rows/s, warm", "rows/s, first pass")
+    print("| " + " | ".join((*heads, "MB from disk")) + " |\n" + "|---" * (len(heads) + 1) + "|")
+    for name, entry in found.items():
+        cells = [spread(entry[f"{which}_ratios"], ".2f") for which in bases]
+        cells += [spread(entry[which], ",.0f") for which in bases]
+        # workers' reads are not counted
+        cells.append(f"{median(entry['from_disk']) / 1e6:.0f}" if entry["from_disk"] and "workers" not in name else "")
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
 def main() -> None:
     """Parse, measure, print a table and (``--json``) write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -227,28 +244,15 @@ def main() -> None:
             pairs = zip(entry[which], found[base][which], strict=True)
             entry[f"{which}_ratios"] = [ours / theirs for ours, theirs in pairs]
 
+    where = f"{os.cpu_count()} processors, {torch.get_num_threads()} threads of torch"
+    print(f"{len(images):,} rows of {name} at 32x32, batches of {options.batch_size}, {where}, ", end="")
+    print(f"{options.rounds} rounds: median (least to most)")
+    print_table(found, bases)
     print(
-        f"{len(images):,} rows of {name} at 32x32, batches of {options.batch_size}, {options.rounds} rounds, ", end=""
-    )
-    print(f"{os.cpu_count()} processors, {torch.get_num_threads()} threads of torch: median (least to most)")
-    if not find_spec("torchvision"):
-        print("torchvision is not installed: ImageFolder is left out")
-    if not hasattr(os, "posix_fadvise"):
-        print("pages cannot be dropped here: first passes are not cold")
-    print(f"ratios: warm to {bases['warm']}; first pass to {bases['first']}\n")
-    heads = ("reader", "times as fast, warm", "times as fast, first pass", "rows/s, warm", "rows/s, first pass")
-    print("| " + " | ".join((*heads, "MB from disk")) + " |\n" + "|---" * (len(heads) + 1) + "|")
-    for key, entry in found.items():
-        cells = [spread(entry[f"{which}_ratios"], ".2f") for which in bases]
-        cells += [spread(entry[which], ",.0f") for which in bases]
-        # workers' reads are not counted
-        cells.append(f"{median(entry['from_disk']) / 1e6:.0f}" if entry["from_disk"] and "workers" not in key else "")
-        print(f"| {key} | " + " | ".join(cells) + " |")
-    print(
-        f"\nblock reader: {len(order.blocks)} blocks, {order.windows} windows of {options.window:,} rows at the most; "
-        f"rank correlation of stored and drawn position {quality.rank_correlation:.4f} over the seeds "
-        f"(full shuffle {quality.full_rank_correlation:.4f}); a batch has rows of {quality.blocks_per_batch:.2f} blocks "
-        f"(full shuffle {quality.full_blocks_per_batch:.2f})"
+        f"\nblock reader: {len(order.blocks)} blocks, {order.windows} windows of {options.window:,} rows at the most\n"
+        f"deviation of the rank correlation of stored and drawn positions: {quality.rank_correlation:.4f}, "
+        f"of a full shuffle {quality.full_rank_correlation:.4f}\n"
+        f"blocks of a batch: {quality.blocks_per_batch:.2f}, of a full shuffle {quality.full_blocks_per_batch:.2f}"
     )
     if options.json:
         document = {"rows": len(images), "images": name, "against": bases, "readers": found, "quality": vars(quality)}
