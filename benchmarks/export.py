@@ -43,7 +43,7 @@ def read_images(spec: str, rows: int, size: int) -> tuple[np.ndarray, str]:
         return np.random.default_rng(0).integers(0, 256, (rows, size, size, 3), np.uint8), "noise"
 
 
-def make_set(folder: Path, images: np.ndarray) -> OutlierSet:
+def make_set(folder: Path, images: np.ndarray, shard_rows: int = SHARD_ROWS) -> OutlierSet:
     """The images as an outlier set with made-up columns."""
     scratch = folder / "scratch"
     scratch.mkdir(parents=True)
@@ -58,8 +58,8 @@ def make_set(folder: Path, images: np.ndarray) -> OutlierSet:
         "cluster": rng.integers(0, 140, rows),
         "id_ness": rng.normal(size=rows).astype(np.float32),
     }
-    starts = range(0, rows, SHARD_ROWS)
-    shards = ({name: values[start : start + SHARD_ROWS] for name, values in columns.items()} for start in starts)
+    starts = range(0, rows, shard_rows)
+    shards = ({name: values[start : start + shard_rows] for name, values in columns.items()} for start in starts)
     manifest = {"config": {"image_size": images.shape[1]}, "label_names": [f"n{i:08d}" for i in range(200)]}
     return OutlierSet.open(write_set(folder / "mini.h5", shards, len(starts), manifest, scratch))
 

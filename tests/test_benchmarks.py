@@ -1,5 +1,6 @@
 """Benchmarks still run: on small made-up sets in the place of the real ones."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pytest
 import torch
 from digits_images import write_noise
@@ -114,3 +116,31 @@ def test_export(made_up, tmp_path):
     assert ours["ratios"] == [a / b for a, b in zip(peer["seconds"], ours["seconds"], strict=True)]
     assert figures["formats"]["hdf5"]["bytes"] > 100 * 32 * 32 * 3  # pixels as they are
     assert all(row["share"] < 1 for rows in figures["png"].values() for row in rows if row["level"])
+
+
+def test_outliers(made_up, tmp_path):
+    sizes = {"--rows": 90, "--shard-rows": 30, "--batch-size": 16, "--window": 32, "--rounds": 2, "--seconds": 2}
+    text, figures = run(made_up, tmp_path, "outliers.py", *map(str, sum(sizes.items(), ())))
+    assert figures["rows"] == 90 and figures["images"] == "cifar10:train"
+    assert len(figures["readers"]) == 10
+    for which, base in figures["against"].items():
+        assert base.startswith("ImageFolder")
+        ours, theirs = (figures["readers"][name][which] for name in ("srood, in memory", base))
+        by_hand = [a / b for a, b in zip(ours, theirs, strict=True)]
+        assert figures["readers"]["srood, in memory"][f"{which}_ratios"] == by_hand and len(by_hand) == 2
+    assert "| srood, block reader | " in text and "3 blocks, 3 windows" in text
+
+
+def test_outlier_readers_give_every_row(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    benchmark = importlib.import_module("outliers")
+    images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)
+    opened = benchmark.make_set(tmp_path / "set", images, 30)
+    for name, (files, opener) in benchmark.readers(opened, tmp_path, batch=20, window=40).items():
+        assert benchmark.drop_pages(files) == hasattr(os, "posix_fadvise")
+        with opener() as passes:
+            batches = [np.asarray(pixels) for pixels in passes(0)]
+        assert sum(map(len, batches)) == 60, name
+        rows = [row if row.shape[-1] == 3 else row.transpose(1, 2, 0) for batch in batches for row in batch]
+        assert sorted(row.tobytes() for row in rows) == sorted(image.tobytes() for image in images), name
+        assert rows[0].dtype == np.uint8 and [row.tobytes() for row in rows] != [i.tobytes() for i in images]
