@@ -77,6 +77,16 @@ def _without_folder(spec: str) -> str:
     return Path(os.path.abspath(spec)).name if Path(spec).exists() else spec
 
 
+def check_workers(workers: int | None) -> None:
+    """Check a number of threads.
+
+    Raises:
+        InputError: there would be none.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers {workers}: must be at least 1")
+
+
 def check(config: BuildConfig) -> None:
     """Make the folder of the output where it is missing.
 
@@ -91,8 +101,7 @@ def check(config: BuildConfig) -> None:
     sampling.parse(config.sample)
     if config.clusters is not None and config.clusters < 1:
         raise InputError(f"--clusters {config.clusters}: must be at least 1")
-    if config.workers is not None and config.workers < 1:
-        raise InputError(f"--workers {config.workers}: must be at least 1")
+    check_workers(config.workers)
     if config.quality not in quality.LEVELS:
         raise InputError(f"--quality {config.quality}: is unknown; choose one of {', '.join(quality.LEVELS)}")
     if config.max_upscale is not None and not config.max_upscale >= 1:

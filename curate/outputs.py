@@ -21,16 +21,25 @@ class BuildResult:
     notes: tuple[str, ...] = ()
 
 
+def check_name(out: Path) -> None:
+    """Check the name of an output, and touch nothing.
+
+    Raises:
+        InputError: it is no name of a manifest.
+    """
+    if out.suffix != ".h5":
+        raise InputError(f"--out {out}: must end in .h5")
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder; name a file in it")
+
+
 def check_out(out: Path) -> None:
     """Make the folder of the output where it is missing.
 
     Raises:
         InputError: the output cannot be written, or is no name of a manifest.
     """
-    if out.suffix != ".h5":
-        raise InputError(f"--out {out}: must end in .h5")
-    if out.is_dir():
-        raise InputError(f"--out {out}: is a folder; name a file in it")
+    check_name(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

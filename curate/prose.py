@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from curate import quality
+from srood.named_sets import dataset_info
 
 
 def headlines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -228,12 +229,24 @@ def _build_command(manifest: Mapping[str, Any], name: str) -> tuple[str, list[st
             for item in value if isinstance(value, list) else [value]:
                 if item is not None and not isinstance(item, bool):
                     words += ["--" + key.replace("_", "-"), shlex.quote(str(item))]
+    if license := _given_license(manifest):
+        words += ["--source-license", shlex.quote(license)]
     words += ["--out", shlex.quote(name)]
     if other:
         notes.append(f"Settings that only the Python interface, curate.config.BuildConfig, takes: {', '.join(other)}.")
     notes.append("Local files are recorded without their folders; put these before the names.")
     notes.append("The same inputs, settings and versions give the same bytes, whatever the number of workers.")
     return " ".join(words), notes
+
+
+def _given_license(manifest: Mapping[str, Any]) -> str | None:
+    """The licence of --source-license: of sources whose own is known nowhere, all got the same."""
+    for source in manifest.get("sources") or []:
+        name, license = str(source["name"]), source.get("license") or "unknown"
+        known = dataset_info(name.partition(":")[0])
+        if license != "unknown" and "/" not in name and (known is None or known.license == "unknown"):
+            return str(license)
+    return None
 
 
 def _operation(manifest: Mapping[str, Any]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +52,19 @@ def print_build(result: BuildResult) -> None:
         shards = manifest["shards"]
         megabytes = sum(entry["bytes"] for entry in shards) / 1e6
         console.print(
-            f"wrote {result.out}: {manifest['rows']:,} rows in {len(shards)} shards, {megabytes:.1f} MB",
+            f"wrote {result.out}: {rows_in_shards(manifest)}, {megabytes:.1f} MB",
             highlight=False,
             markup=False,
             soft_wrap=True,
         )
     else:
         console.print("dry run: nothing written", highlight=False)
+
+
+def rows_in_shards(manifest: Mapping[str, Any]) -> str:
+    """``1,000 rows in 1 shard``."""
+    counts = ((manifest["rows"], "row"), (len(manifest["shards"]), "shard"))
+    return " in ".join(f"{count:,} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
 
 
 def findings(manifest: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -55,6 +56,22 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def reserve(path: Path, size: int) -> None:
+    """Make a file of `size` bytes, zeros, for which the disk has space: mapped to memory it cannot run out of it.
+
+    Raises:
+        OSError: there is no space for it.
+    """
+    with open(path, "wb") as file:
+        if size and hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # of file systems that cannot promise space
+                    raise
+        file.truncate(size)
 
 
 def check_place(path: Path, option: str = "") -> None:

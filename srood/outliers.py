@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 from srood.errors import InputError
-from srood.files import sync_folder
+from srood.files import reserve, sync_folder
 from srood.hdf5 import open_plain
 
 FORMAT = "srood-outliers"
@@ -138,7 +138,12 @@ def _write_evidence(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, A
 
 
 def _write_h5(path: Path, columns: Mapping[str, Any]) -> None:
-    path.unlink(missing_ok=True)
+    # HDF5 cannot close a file for which there is no space, and the process ends with it: see that there is some
+    size = sum(_stored_bytes(np.asarray(values)) for values in columns.values())
+    try:
+        reserve(path, size + size // 64 + (1 << 16))  # indexes of chunks
+    finally:
+        path.unlink(missing_ok=True)
     with h5py.File(path, "w", libver=("v108", "v108")) as file:  # a fixed format version: the same bytes everywhere
         for name, values in columns.items():
             array = np.asarray(values)
@@ -149,6 +154,14 @@ def _write_h5(path: Path, columns: Mapping[str, Any]) -> None:
                 file.create_dataset(name, data=array, chunks=chunk if len(array) else None)
     with open(path, "rb+") as written:
         os.fsync(written.fileno())
+
+
+def _stored_bytes(array: np.ndarray) -> int:
+    """Of whole chunks."""
+    if array.ndim == 0 or not len(array):
+        return array.nbytes
+    chunk = min(CHUNK_ROWS, len(array))
+    return -(-len(array) // chunk) * chunk * (array.nbytes // len(array))
 
 
 def file_sha256(path: Path) -> str:

@@ -12,6 +12,7 @@ import pytest
 from pictures import encode, pictures, write_parquet
 from PIL import Image
 
+from curate.tables import rows_in_shards
 from srood import commands
 from srood.errors import InputError
 
@@ -52,7 +53,7 @@ def test_build_prints_what_each_stage_dropped(built):
     lines = [" ".join(line.split()) for line in built.stdout.splitlines()]
     assert "decode 41 1 40 not an image 1" in lines
     assert "sample 40 10 30 not drawn 10" in lines
-    assert "wrote sets/mini.h5: 30 rows in 1 shards" in built.stdout
+    assert "wrote sets/mini.h5: 30 rows in 1 shard" in built.stdout
     assert "the ID-class filter is off" in built.stderr
 
 
@@ -75,7 +76,7 @@ def test_inspect_prints_the_manifest(built, world):
 def test_verify_says_yes_and_then_no(built, world):
     agreed = curate(world, "verify", "sets/mini.h5")
     assert (agreed.returncode, agreed.stderr) == (0, "")
-    assert "30 rows in 1 shards agree" in agreed.stdout
+    assert "30 rows in 1 shard agree" in agreed.stdout
     shard = world / "sets" / "mini-00000-of-00001.h5"
     kept = shard.read_bytes()
     with h5py.File(shard, "r+") as file:
@@ -159,3 +160,8 @@ def test_counts(text, count):
 def test_what_is_no_count(text):
     with pytest.raises(InputError, match="is not a count"):
         commands.parse_count(text)
+
+
+def test_one_row_and_one_shard_are_counted_as_one():
+    assert rows_in_shards({"rows": 1, "shards": [{}]}) == "1 row in 1 shard"
+    assert rows_in_shards({"rows": 1000, "shards": [{}, {}]}) == "1,000 rows in 2 shards"

@@ -211,6 +211,21 @@ def test_the_printed_command_is_one_that_the_command_line_takes(built, world, tm
     assert replace(parsed["config"], **python_only).recorded() == manifest["config"]
 
 
+@pytest.mark.parametrize(
+    ("licenses", "words"),
+    [
+        ({"pictures.parquet": "CC BY 4.0"}, ["--source-license", "CC BY 4.0"]),
+        ({"pictures.parquet": "unknown"}, []),
+        ({"textures:train": "of its own", "owner/name:train": "mit"}, []),  # a named set, and one of the Hub
+        ({"textures:train": "of its own", "a.zip": "unknown", "b.zip": "cc0-1.0"}, ["--source-license", "cc0-1.0"]),
+    ],
+)
+def test_the_command_names_a_licence_that_was_given(built, licenses, words):
+    sources = [{"name": name, "license": license, "origin": "x"} for name, license in licenses.items()]
+    command = shlex.split(prose.command({**outliers.read_manifest(built), "sources": sources}, "x.h5")[0])
+    assert command[-2 - len(words) :] == [*words, "--out", "x.h5"] and command.count("--source-license") == bool(words)
+
+
 def test_contamination_in_words():
     by_labels = {"measured_by": "labels", "corpus": 0.12, "kept": 0.03, "kept_interval": [0.02, 0.045]}
     lines, _ = prose.contamination({"contamination": by_labels})

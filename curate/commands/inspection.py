@@ -38,6 +38,7 @@ def report(
 
 def verify(file: AnySet) -> None:
     """Hash every shard, every row and the evidence again; exit with code 1 on any difference."""
+    from curate.tables import rows_in_shards
     from srood.outlier_sources import local_manifest
     from srood.outliers import evidence_name, read_manifest
     from srood.outliers import verify as verify_set
@@ -50,6 +51,6 @@ def verify(file: AnySet) -> None:
     if problems:
         print(f"{file}: {len(problems)} difference{'s' if len(problems) > 1 else ''}; build the set again")
         raise typer.Exit(commands.CHECK_FAILED)
-    print(f"{file}: {manifest['rows']:,} rows in {len(manifest['shards'])} shards agree with the manifest")
+    print(f"{file}: {rows_in_shards(manifest)} agree with the manifest")
     if manifest.get("evidence") and not (path.parent / evidence_name(path)).is_file():
         print(f"note: {evidence_name(path)} is not there: `curate report` shows none of the rows that were dropped")

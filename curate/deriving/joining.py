@@ -90,7 +90,9 @@ def stages(parents: Sequence[Parent], last: Mapping[str, Any]) -> list[dict[str,
 
 
 def label_names(parents: Sequence[Parent]) -> list[str]:
-    """The labels of all parents: the same name is the same label."""
+    """The labels of all parents: the same name is the same label, but where all number the same corpus alike."""
+    if _numbered_alike(parents):
+        return list(parents[0].manifest["label_names"])
     return list(dict.fromkeys(name for parent in parents for name in parent.manifest["label_names"]))
 
 
@@ -99,9 +101,7 @@ def renumber_labels(parents: Sequence[Parent], labels: Sequence[np.ndarray], not
 
     A label without a name is no label in the company of others, unless all parents number the same corpus.
     """
-    if all(p.manifest["sources"] == parents[0].manifest["sources"] for p in parents) and all(
-        p.manifest["label_names"] == parents[0].manifest["label_names"] for p in parents
-    ):
+    if _numbered_alike(parents):
         return list(labels)
     index = {name: number for number, name in enumerate(label_names(parents))}
     renumbered = []
@@ -114,6 +114,11 @@ def renumber_labels(parents: Sequence[Parent], labels: Sequence[np.ndarray], not
             notes.append(f"{lost:,} rows of {parent.name} have a label without a name; among others' it is none (-1)")
         renumbered.append(new)
     return renumbered
+
+
+def _numbered_alike(parents: Sequence[Parent]) -> bool:
+    """Whether a label number means the same in every set; a corpus of several sets may have a name more than once."""
+    return all(_all_same([parent.manifest[name] for parent in parents]) for name in ("sources", "label_names"))
 
 
 def contamination(parents: Sequence[Parent], label: np.ndarray, id_labels: Mapping[str, str]) -> dict[str, Any]:
@@ -186,13 +191,17 @@ def id_filter(parents: Sequence[Parent]) -> dict[str, Any]:
 
 
 def config(parents: Sequence[Parent], rows: int) -> dict[str, Any]:
-    """Settings that all parents share, null for others; all sources; what all protect; the largest shards."""
+    """Settings that all parents share, null for others; all sources; what all protect; the largest shards.
+
+    The ID set is one (`check_comparable`), whatever the parents call it; the name is that of the first that has one.
+    """
     recorded = [parent.manifest["config"] for parent in parents]
     names = dict.fromkeys(name for one in recorded for name in one)
     common = {name: recorded[0].get(name) if _all_same([c.get(name) for c in recorded]) else None for name in names}
     protect = [name for name in recorded[0].get("protect", []) if all(name in c.get("protect", []) for c in recorded)]
     return {
         **common,
+        "id": next((one["id"] for one in recorded if one.get("id")), None),
         "size": rows,
         "source": union(spec for one in recorded for spec in one.get("source", [])),
         "protect": protect,

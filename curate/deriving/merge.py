@@ -19,11 +19,10 @@ from curate import dedup
 from curate.copies import CopyThreshold
 from curate.deriving import joining
 from curate.deriving.parents import Parent, check_apart, gather_images, open_parent
-from curate.deriving.writing import derivation, recipe_of, stage, write
+from curate.deriving.writing import derivation, recipe_of, stage, workspace, write
 from curate.id_stage import compact
 from curate.outputs import BuildResult, check_out, existing
 from curate.record import versions
-from curate.workspace import Workspace
 from srood.errors import InputError
 from srood.progress import progress_bar
 
@@ -51,7 +50,7 @@ def merge(config: MergeConfig, console: Console | None = None) -> BuildResult:
 
     Raises:
         InputError: fewer than two sets, one of them twice or not usable, columns that would not be comparable, or the
-            output exists with other content.
+            output exists with other content or cannot be written.
     """
     if len(config.files) < 2:
         raise InputError("merge: needs at least two sets; to copy one, copy its files")
@@ -71,8 +70,7 @@ def merge(config: MergeConfig, console: Console | None = None) -> BuildResult:
     columns, of, row = joined_columns(parents, notes)
     total = len(of)
     kept = in_order(columns["sha256"], columns["label"], of, config.seed)
-    work = Workspace(config.out, recipe)
-    try:
+    with workspace(config.out, recipe) as work:
         images = gather_images(parents, of[kept], row[kept], work.folder / "images.bin")
         dropped = {EXACT: total - len(kept)}
         if not config.keep_near_duplicates:
@@ -88,8 +86,6 @@ def merge(config: MergeConfig, console: Console | None = None) -> BuildResult:
             "derived": derivation("merge", config.options(), parents, notes),
         }
         return write(config.out, columns, images, manifest["config"]["shard_rows"], manifest, work, notes)
-    finally:
-        work.remove()
 
 
 def describe(

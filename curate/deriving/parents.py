@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from srood.errors import InputError
+from srood.files import reserve
 from srood.hdf5 import open_plain
 from srood.outliers import REQUIRED, OutlierSet
 
@@ -92,11 +94,23 @@ def check_apart(out: Path, parents: Sequence[Parent]) -> None:
         InputError: `out` is one of them, or its shards would have the names of a parent's.
     """
     for parent in parents:
-        path = parent.opened.path
-        shards = [entry["file"].rpartition("-of-")[0].rpartition("-")[0] for entry in parent.manifest["shards"]]
-        beside = out.parent.resolve() == path.parent.resolve()
-        if out.resolve() == path.resolve() or (beside and out.stem in shards):
-            raise InputError(f"--out {out}: is a set that it is made from ({path}); name another file")
+        check_leaves(out, [out.stem], parent.opened.path, parent.manifest)
+
+
+def check_leaves(out: Path, stems: Collection[str], read: Path, manifest: Mapping[str, Any]) -> None:
+    """Check that writing `out`, with shards named after `stems`, leaves the files of the set `read` alone.
+
+    Raises:
+        InputError: `out` is it, or shards would have the names of its shards.
+    """
+    beside = os.path.realpath(out.parent) == os.path.realpath(read.parent)
+    if os.path.realpath(out) == os.path.realpath(read) or (beside and not shard_stems(manifest).isdisjoint(stems)):
+        raise InputError(f"--out {out}: is a set that it is made from ({read}); name another file")
+
+
+def shard_stems(manifest: Mapping[str, Any]) -> set[str]:
+    """What the names of a set's shards begin with: the stem that its manifest had when it was written."""
+    return {entry["file"].rpartition("-of-")[0].rpartition("-")[0] for entry in manifest["shards"]}
 
 
 def gather_images(parents: Sequence[Parent], of: np.ndarray, row: np.ndarray, file: Path) -> np.ndarray:
@@ -104,9 +118,13 @@ def gather_images(parents: Sequence[Parent], of: np.ndarray, row: np.ndarray, fi
 
     Args:
         of, row: int64 (n,), for each place the number of the parent and the row in it; no row twice.
+
+    Raises:
+        OSError: there is no space for the file.
     """
     shape = (len(row), *parents[0].opened.image_shape)
-    gathered = np.memmap(file, np.uint8, "w+", shape=shape)
+    reserve(file, int(np.prod(shape, dtype=np.int64)))
+    gathered = np.memmap(file, np.uint8, "r+", shape=shape)
     for number, parent in enumerate(parents):
         place = np.full(parent.opened.num_rows, -1)
         mine = np.flatnonzero(of == number)

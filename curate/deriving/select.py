@@ -19,11 +19,11 @@ from curate.deriving.writing import (
     recipe_of,
     stage,
     tells_id_classes,
+    workspace,
     write,
 )
 from curate.outputs import BuildResult, check_out, existing
 from curate.record import versions
-from curate.workspace import Workspace
 from srood.errors import InputError
 
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
@@ -72,7 +72,7 @@ def select(config: SelectConfig) -> BuildResult:
 
     Raises:
         InputError: the set cannot be used, a condition cannot be applied to it or leaves no row, or the output exists
-            with other content.
+            with other content or cannot be written.
     """
     options = config.options()
     band = parse_band(config.id_ness) if config.id_ness is not None else None
@@ -98,12 +98,9 @@ def select(config: SelectConfig) -> BuildResult:
         "recipe": recipe,
         "derived": derivation("select", options, [parent], notes),
     }
-    work = Workspace(config.out, recipe)
-    try:
+    with workspace(config.out, recipe) as work:
         images = gather_images([parent], np.zeros(len(rows), np.int64), rows, work.folder / "images.bin")
         return write(config.out, columns, images, manifest["config"]["shard_rows"], manifest, work, notes)
-    finally:
-        work.remove()
 
 
 def describe(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from curate.inputs import hash_of
 from curate.outputs import BuildResult
 from curate.workspace import Workspace
 from srood import outliers
+from srood.errors import InputError
 
 
 def recipe_of(operation: str, options: Mapping[str, Any], parents: list[Parent]) -> str:
@@ -32,6 +36,26 @@ def stage(name: str, seen: int, dropped: Mapping[str, int]) -> dict[str, Any]:
     """An entry of the manifest's `stages`; reasons of no row are left out."""
     left = seen - sum(dropped.values())
     return {"stage": name, "seen": seen, "dropped": {why: n for why, n in dropped.items() if n}, "left": left}
+
+
+@contextmanager
+def workspace(out: Path, recipe: str) -> Iterator[Workspace]:
+    """The folder in which a set is made, gone afterwards, whatever happens.
+
+    Raises:
+        InputError: the disk is full, or writing fails otherwise.
+    """
+    try:
+        yield Workspace(out, recipe)
+    except (OSError, RuntimeError) as error:
+        # HDF5 has the reason in a text of its own, and raises a RuntimeError where the file cannot be closed
+        of_hdf5 = re.search(r"error message = '([^']*)'", str(error))
+        reason = of_hdf5[1] if of_hdf5 else getattr(error, "strerror", None)
+        if not reason:
+            raise
+        raise InputError(f"--out {out}: cannot be written ({reason}); free space, or name another") from error
+    finally:
+        shutil.rmtree(out.with_name(out.name + ".work"), ignore_errors=True)
 
 
 def write(

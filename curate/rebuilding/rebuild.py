@@ -16,15 +16,20 @@ from typing import Any
 from rich.console import Console
 
 from curate.build import build
+from curate.config import check_workers
+from curate.deriving.parents import check_leaves, shard_stems
 from curate.deriving.redo import redo
+from curate.outputs import check_name
 from curate.rebuilding.agreement import Agreement, Columns, columns_of_index, columns_of_set, compare
 from curate.rebuilding.recorded_inputs import Recorded, find_inputs, other_versions
 from curate.rebuilding.recorded_sets import Found, local_paths
 from srood import outliers
 from srood.errors import InputError
-from srood.files import sync_folder
+from srood.files import check_folder, sync_folder
 from srood.outlier_sources import is_remote, manifest_of, row_files
 from srood.outliers import OutlierSet, read_manifest
+
+MARKER = "made-by-curate-rebuild"  # in a folder of ours, so that no other is ever removed
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class Plan:
             print_of = str(self.manifest["shards"][0]["sha256"]) if self.manifest["shards"] else ""
             own.append(Found("outlier set", self.name, "a local file", print_of, print_of))
         return own + [entry for parent in self.parents for entry in parent.found()]
+
+    def sets(self) -> list[tuple[Path, Mapping[str, Any]]]:
+        """The sets here that it is made from, and their manifests."""
+        own = [(self.here, self.manifest)] if self.here else []
+        return own + [entry for parent in self.parents for entry in parent.sets()]
 
     def problems(self) -> list[str]:
         """Why it cannot be made again as it was."""
@@ -99,8 +109,9 @@ def rebuild(
 
     Raises:
         InputError: the manifest cannot be read or does not say how the set was made, an input is missing or is not what
-            was read (not in a dry run), or `out` holds another set.
+            was read (not in a dry run), `out` holds another set, or is one that is read.
     """
+    check_workers(workers)
     path = manifest_of(spec)
     manifest = read_manifest(path)
     whole = is_remote(spec) or all((path.parent / entry["file"]).is_file() for entry in manifest["shards"])
@@ -108,6 +119,8 @@ def rebuild(
     target = path if completed else out or Path("manifests", path.name)
     if _same(target, path) and not completed:
         raise InputError(f"--out {target}: is the set itself, and whole; give another --out, to be compared with it")
+    check_name(target)
+    check_folder(target.parent, f"--out {target}: ")
     for folder in look_in:
         if not folder.is_dir():
             raise InputError(f"--look-in {folder}: there is no such folder; check the path")
@@ -124,7 +137,12 @@ def rebuild(
     if problems:
         raise InputError(f"{spec}: cannot be made again from what is here: {'; '.join(problems)}")
 
-    place = target.with_name(target.name + ".rebuilt") / path.name if completed else target
+    read = planned.sets() + ([] if completed else [(path, manifest)])
+    for other_path, other_manifest in read:
+        check_leaves(target, shard_stems(manifest) if completed else {target.stem}, other_path, other_manifest)
+    place = target
+    if completed:
+        place = _scratch(target.with_name(target.name + ".rebuilt")) / path.name
     made = _make(planned, place, Settings(workers, overwrite or completed, console, notes))
     agreement = compare(manifest, made)
     if agreement.altered and not completed:
@@ -199,7 +217,7 @@ def _derive(planned: Plan, out: Path, settings: Settings) -> Path:
             return out
         if not settings.overwrite:
             raise InputError(f"--out {out}: exists with other content; give --overwrite or another --out")
-    scratch = out.with_name(out.name + ".parents")
+    scratch = _scratch(out.with_name(out.name + ".parents"))
     parents = []
     for number, parent in enumerate(planned.parents):  # in folders of their own: two may have one name
         made = _make(parent, scratch / str(number) / parent.name, replace(settings, overwrite=True))
@@ -214,6 +232,22 @@ def _derive(planned: Plan, out: Path, settings: Settings) -> Path:
     outliers.put_in_place(made, out, [entry["file"] for entry in _files(read_manifest(made))])
     shutil.rmtree(scratch, ignore_errors=True)
     return out
+
+
+def _scratch(folder: Path) -> Path:
+    """A folder for what is made on the way; one that an earlier run left is used again.
+
+    Raises:
+        InputError: something of this name is there that no run has made.
+    """
+    marker = folder / MARKER
+    if os.path.lexists(folder) and not marker.is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(
+            f"{folder}: is in the way and was not made by `curate rebuild`; move it, or name another --out"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    return folder
 
 
 def _files(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
