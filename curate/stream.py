@@ -35,6 +35,10 @@ class MeasuredBatches(Protocol):
         """One batch as `measure_batch` made it, or None after the last."""
         ...
 
+    def id_images(self) -> dict[str, np.ndarray]:
+        """The ID sets as they were embedded there."""
+        ...
+
 
 def stream_corpus(
     config: BuildConfig,
