@@ -105,7 +105,6 @@ def build_part(config: BuildConfig, rank: int, ranks: int, console: Console | No
         "rank": rank,
         "ranks": ranks,
         "batches": mine.stop - mine.start,
-        "all_batches": sum(_batches_of_sets(inputs, config.batch_rows)),
         "recipe": inputs.recipe,
         "recorded": config.recorded(),
         "options": {name: value for name, value in options.items() if name not in NOT_KEPT},
@@ -247,8 +246,7 @@ def open_parts(folders: Sequence[Path]) -> Parts:
     found: dict[int, tuple[Path, dict[str, Any]]] = {}
     for folder in folders:
         part = _described(folder)
-        _, first = next(iter(found.values()), (folder, part))
-        before = next(iter(found.values()), (folder, part))[0]
+        before, first = next(iter(found.values()), (folder, part))
         if part["ranks"] != first["ranks"]:
             raise InputError(f"{folder}: is of {part['ranks']} parts, {before} of {first['ranks']}; name those of one")
         if part["versions"] != first["versions"]:

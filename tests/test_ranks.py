@@ -16,6 +16,8 @@ import torch
 from pictures import encode, pictures, write_parquet
 
 from curate.build import build
+from curate.cli import app
+from curate.commands import building as commands
 from curate.commands.deriving import merge
 from curate.config import BuildConfig
 from curate.ranks import build_part, join, part_folder, share
@@ -58,7 +60,7 @@ def world(tmp_path_factory) -> Path:
 def config(world: Path, out: Path, **changes) -> BuildConfig:
     values = {"source": (str(world / "first.parquet"), str(world / "second.parquet")), "id": str(world / "id")}
     values |= {"size": 150, "out": out, "exclude_labels": str(world / "exclude.txt"), "id_recall": 0.2}
-    small = {"batch_rows": 32, "shard_rows": 64, "workers": 2, "calibration_images": 40}
+    small = {"batch_rows": 32, "shard_rows": 64, "workers": 2, "calibration_images": 20}
     return BuildConfig(**{**values, **small, **changes})
 
 
@@ -122,10 +124,10 @@ def test_joined_parts_are_the_set_of_one_run(single, three, world, tmp_path, ran
 
 def test_so_they_are_with_a_classifier_clusters_and_nothing_protected(world, tmp_path):
     changes = {"embedder": f"checkpoint:{world / 'm.safetensors'}", "sample": "clusters", "protect": ("none",)}
-    changes |= {"source": (str(world / "first.parquet"),)}  # rows 90-95 and what they repeat lie in two of three parts
+    changes |= {"source": (str(world / "first.parquet"),), "batch_rows": 90}  # rows 90-95 are in the second part
     settings = config(world, tmp_path / "one" / "mini.h5", **changes)
     build(settings)
-    folders = parts(replace(settings, out=tmp_path / "parts" / "mini.h5"), 3)
+    folders = parts(replace(settings, out=tmp_path / "parts" / "mini.h5"), 2)
     join(folders, tmp_path / "joined" / "mini.h5")
     assert files(tmp_path / "joined") == files(tmp_path / "one")
 
@@ -155,33 +157,29 @@ def test_a_killed_rank_goes_on_when_run_again(single, three, world, tmp_path):
     assert files(tmp_path / "out") == files(single.out.parent)
 
 
-def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "curate", *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_the_commands_do_the_same_and_a_rank_may_have_nothing_to_do(world, tmp_path):
-    source, size = str(world / "first.parquet"), 90
-    settings = BuildConfig((source,), size, str(world / "id"), tmp_path / "one" / "mini.h5", exclude_labels="none")
-    build(settings)
-    options = ("--source", source, "--id", world / "id", "--size", size, "--exclude-labels", "none")
-    first = run(tmp_path, "build", *options, "--out", "mini.h5", "--rank", 0, "--world-size", 2)
-    assert first.stdout == "wrote mini.part-00000-of-00002: 0 rows of the corpus in 0 batches\n", first.stderr
-    second = run(tmp_path, "build", *options, "--out", "mini.h5", "--rank", 1, "--world-size", 2, "--json")
-    wanted = {"out": "mini.part-00001-of-00002", "batches": 1, "rows": FIRST}
-    assert json.loads(second.stdout) == wanted, second.stderr
-    names = ("mini.part-00000-of-00002/", "mini.part-00001-of-00002")
-    joined = run(tmp_path, "merge", *names, "--out", "joined/mini.h5")
-    assert joined.returncode == 0 and "wrote joined/mini.h5: 90 rows" in joined.stdout, joined.stderr
+def test_the_commands_do_the_same_and_a_rank_may_have_nothing_to_do(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    source, ident = str(world / "first.parquet"), str(world / "id")
+    settings = BuildConfig((source,), 90, ident, Path("mini.h5"), exclude_labels="none")
+    build(replace(settings, out=Path("one/mini.h5")))
+    first = build_part(settings, 0, 2)  # the corpus is one batch, which is the other rank's
+    assert (str(first.folder), len(first.batches), first.rows) == ("mini.part-00000-of-00002", 0, 0)
+    options = ["--source", source, "--id", ident, "--size", "90", "--exclude-labels", "none", "--out", "mini.h5"]
+    app(["build", *options, "--rank", "1", "--world-size", "2", "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out) == {"out": "mini.part-00001-of-00002", "batches": 1, "rows": FIRST}
+    app(["build", *options, "--rank", "1", "--world-size", "2"], standalone_mode=False)
+    assert capsys.readouterr().out == f"wrote mini.part-00001-of-00002: {FIRST} rows of the corpus in 1 batches\n"
+    parts = ["mini.part-00000-of-00002/", "mini.part-00001-of-00002"]
+    app(["merge", *parts, "--out", "joined/mini.h5"], standalone_mode=False)
+    assert "wrote joined/mini.h5: 90 rows" in capsys.readouterr().out
     assert files(tmp_path / "joined") == files(tmp_path / "one")
-    refused = run(tmp_path, "build", *options, "--out", "x.h5", "--rank", 1)
-    assert refused.returncode == 2 and "--rank and --world-size: give both, or neither" in refused.stderr
-    assert not list(tmp_path.glob("x*"))
 
 
 def test_options_and_sets_that_do_not_go_with_parts_are_refused(three, single, tmp_path):
     names, out = list(map(str, three)), tmp_path / "mini.h5"
+    for options in ({"rank": 0}, {"world_size": 2}):
+        with pytest.raises(InputError, match="--rank and --world-size: give both, or neither"):
+            commands.build(out=out, size="90", **options)
     for options in ({"seed": 0}, {"keep_near_duplicates": True}):
         with pytest.raises(InputError, match="parts are joined by the options they were built with"):
             merge(names, out, **options)
