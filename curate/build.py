@@ -20,15 +20,22 @@ from curate.inputs import Inputs, identity, resolve_inputs
 from curate.outputs import BuildResult, existing
 from curate.record import Tally, measured_contamination, versions
 from curate.reference import Reference, prepare_reference
-from curate.stream import stream_corpus
+from curate.stream import MeasuredBatches, stream_corpus
 from curate.workspace import Workspace
 from srood import images, outliers
 from srood.errors import InputError
 from srood.progress import progress_bar
 
 
-def build(config: BuildConfig, console: Console | None = None, inputs: Inputs | None = None) -> BuildResult:
+def build(
+    config: BuildConfig,
+    console: Console | None = None,
+    inputs: Inputs | None = None,
+    measured: MeasuredBatches | None = None,
+) -> BuildResult:
     """Build an outlier set, out of `inputs` where they were found already, else out of what the settings name.
+
+    Where the batches of the corpus were `measured` elsewhere, the corpus itself is not read.
 
     Raises:
         InputError: an input cannot be found or used, the output exists with other content, or (`strict_size`) the
@@ -52,9 +59,11 @@ def build(config: BuildConfig, console: Console | None = None, inputs: Inputs | 
     if inputs.labels.note:
         notes.append(inputs.labels.note)
 
-    reference = prepare_reference(config, inputs, work, console)
+    if measured is not None:
+        work.write("id", measured.id_images())
+    reference = prepare_reference(config, inputs, work, console, search=measured is None)
     tally, evidence = Tally(), Evidence(config.seed)
-    columns = stream_corpus(config, inputs, reference, work, tally, evidence, console)
+    columns = stream_corpus(config, inputs, reference, work, tally, evidence, console, measured)
     narrow = narrowest(columns["leak_similarity"], columns.pop("leak_row"), reference.protected_batch())
     reference.release_protected()  # the next stage builds an index of its own
 

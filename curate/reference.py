@@ -24,13 +24,14 @@ HELD_OUT = 0.1  # of the ID images, where there is no ID test set to calibrate o
 class Reference:
     """Indexed ID and protected images, and the thresholds calibrated on them."""
 
-    protected: leaks.ProtectedIndex | None
+    protected: leaks.ProtectedIndex | None  # None too where nothing will be searched
     copies: leaks.CopyThreshold
     id_index: neighbours.IdIndex
     id_classes: idness.IdClasses
     id_recall: float
     held_out_rows: idness.Measured  # held-out ID images
     protected_keys: tuple[str, ...] = ()
+    protected_images: np.ndarray | None = None
     id_scale: idness.IdScale | None = None  # both are known once the corpus has been seen
     held_out_id_ness: np.ndarray | None = None
     corpus_id_ness: np.ndarray | None = None  # before any row was dropped for it
@@ -54,11 +55,11 @@ class Reference:
 
     def protected_batch(self) -> Batch | None:
         """The protected images with their keys, to be shown; None where nothing is protected."""
-        return Batch(self.protected_keys, self.protected.images) if self.protected else None
+        return None if self.protected_images is None else Batch(self.protected_keys, self.protected_images)
 
     def release_protected(self) -> None:
         """Free the index of protected images, the largest thing in memory, once the corpus has been searched."""
-        self.protected = None
+        self.protected = self.protected_images = None
 
     def estimate_contamination(self, kept: np.ndarray, seed: int) -> dict[str, contamination.Share] | None:
         """The share of rows that show an ID class, from the ID-ness of the rows that were `kept` and of all."""
@@ -66,8 +67,13 @@ class Reference:
         return contamination.estimate(self.corpus_id_ness, self.held_out_id_ness, kept, seed)
 
 
-def prepare_reference(config: BuildConfig, inputs: Inputs, work: Workspace, console: Console) -> Reference:
-    """Decode and index the ID and protected sets, and calibrate both thresholds."""
+def prepare_reference(
+    config: BuildConfig, inputs: Inputs, work: Workspace, console: Console, search: bool = True
+) -> Reference:
+    """Decode and index the ID and protected sets, and calibrate both thresholds.
+
+    Without `search` the protected images are there to be shown, but not indexed.
+    """
     sources = {source.spec: source for source in (inputs.id_train, inputs.id_test, *inputs.protected) if source}
     with progress_bar("images", console) as progress:
         loaded: dict[str, datasets.Images] = {}
@@ -105,7 +111,7 @@ def prepare_reference(config: BuildConfig, inputs: Inputs, work: Workspace, cons
         else:
             index = neighbours.IdIndex(stored["vectors"], stored["labels"])
 
-        protected = None
+        protected = stacked = None
         keys: list[str] = []
         if inputs.protected:
             task = progress.add_task("index protected images", total=None, note="")
@@ -113,11 +119,12 @@ def prepare_reference(config: BuildConfig, inputs: Inputs, work: Workspace, cons
             stacked = np.concatenate([loaded[spec].images for spec in dict.fromkeys(names)])
             keys = [key for spec in dict.fromkeys(names) for key in loaded[spec].keys]
             del train, loaded  # the index keeps the images itself
-            protected = leaks.ProtectedIndex(stacked, copies)
+            protected = leaks.ProtectedIndex(stacked, copies) if search else None
             progress.update(task, completed=len(stacked))
     held_out_rows = idness.Measured(stored["held_vectors"], stored["held_similarity"], stored.get("held_energy"))
     classes = idness.IdClasses.fit(stored["vectors"], stored["labels"])
-    return Reference(protected, copies, index, classes, config.resolved_id_recall(), held_out_rows, tuple(keys))
+    recall = config.resolved_id_recall()
+    return Reference(protected, copies, index, classes, recall, held_out_rows, tuple(keys), stacked)
 
 
 def _embed_all(embedder: Embedder, array: np.ndarray, progress: Any, description: str) -> Embeddings:

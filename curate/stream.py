@@ -1,11 +1,16 @@
-"""The corpus streams past in batches; a batch goes through the stages, cheap before dear, and leaves a part behind."""
+"""The corpus streams past in batches; a batch goes through the stages, cheap before dear, and leaves a part behind.
+
+A batch is first measured, which needs no other batch and may happen anywhere; it is then settled, in the order of the
+corpus: whether a row repeats the pixels of an earlier batch decides which later stages count it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 from rich.console import Console
@@ -14,13 +19,25 @@ from curate import id_stage, quality, sources
 from curate.config import BuildConfig
 from curate.evidence import CLEAREST, DOUBTFUL, LEAK, Batch, Evidence, Partners
 from curate.fingerprints import copy_descriptor
-from curate.inputs import Inputs
+from curate.inputs import ExcludedLabels, Inputs
 from curate.record import Tally
 from curate.reference import Reference
 from curate.workspace import Workspace
 from srood import images, outliers
 from srood.errors import InputError
 from srood.progress import progress_bar
+
+
+class MeasuredBatches(Protocol):
+    """Batches that were measured elsewhere, by number (`curate.ranks`)."""
+
+    def read(self, number: int) -> dict[str, np.ndarray] | None:
+        """One batch as `measure_batch` made it, or None after the last."""
+        ...
+
+    def id_images(self) -> dict[str, np.ndarray]:
+        """The ID sets as they were embedded there."""
+        ...
 
 
 def stream_corpus(
@@ -31,15 +48,16 @@ def stream_corpus(
     tally: Tally,
     evidence: Evidence,
     console: Console,
+    measured: MeasuredBatches | None = None,
 ) -> dict[str, np.ndarray]:
-    """Take every batch of the corpus through the stages up to the ID stage; return what survives, column by column."""
+    """Take every batch of the corpus through the stages up to the ID stage; return what survives, column by column.
+
+    Batches that are `measured` already are not read from the corpus.
+    """
     seen: set[bytes] = set()
     parts: list[dict[str, np.ndarray]] = []
     source = start = 0
-    with (
-        progress_bar("images", console) as progress,
-        ThreadPoolExecutor(config.workers or os.cpu_count() or 1) as pool,
-    ):
+    with progress_bar("images", console) as progress:
         task = progress.add_task("corpus", total=inputs.corpus.num_rows(), note="")
 
         def take(part: dict[str, np.ndarray]) -> None:
@@ -56,16 +74,13 @@ def stream_corpus(
         while (part := work.read(f"part-{len(parts):06d}")) is not None:
             source, start = int(part["next"][0]), int(part["next"][1])
             take(part)
-
-        def decoded() -> Iterator[tuple[sources.RawBatch, np.ndarray, list[str | None], np.ndarray]]:
-            for raw in sources.raw_batches(inputs.corpus, config.batch_rows, source, start, len(parts)):
-                originals = np.zeros((len(raw.rows), 2), np.int64)  # width and height before resizing
-                encoded = [row.data for row in raw.rows]
-                yield raw, *images.decode_batch(encoded, config.image_size, pool, originals), originals
-
-        for raw, pixels, reasons, originals in sources.prefetch(decoded()):
-            part = process_batch(config, inputs, reference, raw, pixels, reasons, originals, seen)
-            work.write(f"part-{raw.number:06d}", part)
+        if measured is not None:
+            batches = _stored(measured, len(parts))
+        else:
+            batches = measured_batches(config, inputs, reference, source, start, len(parts))
+        for number, batch in batches:
+            part = settle_batch(batch, seen, inputs.labels, reference, config.seed)
+            work.write(f"part-{number:06d}", part)
             take(part)
     if not parts:
         raise InputError("--source: the corpus holds no rows; name another")
@@ -74,7 +89,38 @@ def stream_corpus(
     return _join(parts, keep, id_stage.compact(embedding, np.concatenate(keep)), work, config.image_size)
 
 
-def process_batch(
+def measured_batches(
+    config: BuildConfig,
+    inputs: Inputs,
+    reference: Reference,
+    source: int,
+    start: int,
+    number: int,
+    count: int | None = None,
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Number and measurements of `count` batches of the corpus, or all, from row `start` of set `source` on.
+
+    `number` is that of the first. Decoding happens on threads, ahead of the rest.
+    """
+    with ThreadPoolExecutor(config.workers or os.cpu_count() or 1) as pool:
+
+        def decoded() -> Iterator[tuple[sources.RawBatch, np.ndarray, list[str | None], np.ndarray]]:
+            for raw in islice(sources.raw_batches(inputs.corpus, config.batch_rows, source, start, number), count):
+                originals = np.zeros((len(raw.rows), 2), np.int64)  # width and height before resizing
+                encoded = [row.data for row in raw.rows]
+                yield raw, *images.decode_batch(encoded, config.image_size, pool, originals), originals
+
+        for raw, pixels, reasons, originals in sources.prefetch(decoded()):
+            yield raw.number, measure_batch(config, inputs, reference, raw, pixels, reasons, originals)
+
+
+def _stored(measured: MeasuredBatches, number: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    while (batch := measured.read(number)) is not None:
+        yield number, batch
+        number += 1
+
+
+def measure_batch(
     config: BuildConfig,
     inputs: Inputs,
     reference: Reference,
@@ -82,17 +128,71 @@ def process_batch(
     pixels: np.ndarray,
     reasons: list[str | None],
     originals: np.ndarray,
-    seen: set[bytes],
 ) -> dict[str, np.ndarray]:
-    """One batch through the stages; `seen` holds the digests of earlier batches and is not changed here.
+    """All that is known of a batch without any other: `settle_batch` needs nothing else of it.
 
-    `originals` (N, 2) are width and height of the images before they were brought to size.
+    Embeddings and copies are of the rows that are the first with their pixels in the batch and whose label is not
+    excluded (`row`, their numbers): what is embedded together does not depend on other batches, so that neither do
+    the last bits of what comes out. `originals` (N, 2) are width and height of the images before they were brought to
+    size.
     """
-    tally, evidence = Tally(), Evidence(config.seed)
     offset = inputs.corpus.label_offsets[raw.source]
     label = np.array([row.label + offset if row.label >= 0 else -1 for row in raw.rows], np.int64)
+    rows = np.flatnonzero([reason is None for reason in reasons])
+    flaws: list[str | None] = [None] * len(raw.rows)
+    found_flaws = quality.problems(pixels[rows], originals[rows], config.quality, config.max_upscale)
+    for row, flaw in zip(rows.tolist(), found_flaws, strict=True):
+        flaws[row] = flaw
 
-    batch = Batch([row.key for row in raw.rows], pixels, label)
+    digest = np.zeros(len(raw.rows), "S64")
+    first: dict[str, int] = {}
+    for row in rows.tolist():
+        if flaws[row] is None:
+            value = outliers.pixel_sha256(pixels[row])
+            digest[row] = value.encode()
+            first.setdefault(value, row)
+    rows = np.array([row for row in first.values() if int(label[row]) not in inputs.labels.excluded], np.int64)
+
+    embedded = inputs.embedder.embed(pixels[rows])
+    descriptor = copy_descriptor(pixels[rows])
+    leak_similarity, leak_row = np.full(len(rows), -1, np.float32), np.full(len(rows), -1)
+    leak: list[str | None] = [None] * len(rows)
+    if reference.protected is not None:
+        found = reference.protected.search(pixels[rows], descriptor)
+        leak_similarity, leak_row = found.largest_left.copy(), found.nearest_left.copy()
+        leaked, best = np.unique(found.query, return_index=True)  # exact before near, then the most similar
+        leak_similarity[leaked], leak_row[leaked] = found.similarity[best], found.protected[best]
+        for place, kind in zip(leaked, found.kind[best], strict=True):
+            leak[place] = "exact copy" if kind == "exact" else "near-duplicate"
+    similarity, nearest = reference.id_index.nearest(embedded.vectors)
+
+    batch = {
+        "key": _texts([row.key for row in raw.rows]),
+        "image": pixels,
+        "label": label,
+        "undecodable": _texts(reasons),
+        "flaw": _texts(flaws),
+        "digest": digest,
+        "row": rows,
+        "embedding": embedded.vectors.astype(np.float16),
+        "descriptor": descriptor,
+        "leak": _texts(leak),
+        "leak_similarity": leak_similarity,
+        "leak_row": leak_row,
+        "id_similarity": similarity,
+        "id_class": reference.id_index.labels[nearest].astype(np.int64),
+        "next": np.array([raw.source, raw.start + len(raw.rows), len(raw.rows)]),
+    }
+    return batch if embedded.energy is None else {**batch, "energy": embedded.energy}
+
+
+def settle_batch(
+    measured: dict[str, np.ndarray], seen: set[bytes], labels: ExcludedLabels, reference: Reference, seed: int
+) -> dict[str, np.ndarray]:
+    """One measured batch through the stages; `seen` holds the digests of earlier batches and is not changed here."""
+    tally, evidence = Tally(), Evidence(seed)
+    label, digest = measured["label"], measured["digest"]
+    batch = Batch.of_columns(measured)
 
     def drop(stage: str, rows: np.ndarray, reasons: Sequence[str | None], **more: Any) -> np.ndarray:
         """Count and show what a stage dropped of `rows` for `reasons`; return which of them are left, bool."""
@@ -100,69 +200,63 @@ def process_batch(
         evidence.drop(stage, batch, rows, reasons, **more)
         return np.array([reason is None for reason in reasons], bool)
 
-    rows = np.arange(len(raw.rows))
-    rows = rows[drop("decode", rows, reasons, pictures=False)]
-    flaws = quality.problems(pixels[rows], originals[rows], config.quality, config.max_upscale)
-    rows = rows[drop("quality", rows, flaws)]
+    rows = np.arange(len(label))
+    rows = rows[drop("decode", rows, _reasons(measured["undecodable"]), pictures=False)]
+    rows = rows[drop("quality", rows, _reasons(measured["flaw"][rows]))]
 
-    digest = {int(row): outliers.pixel_sha256(pixels[row]) for row in rows}
-    first: dict[str, int] = {}
-    for row, value in digest.items():
-        if value.encode() not in seen:
+    first: dict[bytes, int] = {}
+    for row, value in zip(rows.tolist(), digest[rows].tolist(), strict=True):
+        if value not in seen:
             first.setdefault(value, row)
-    seen_before = [first.get(value) != row for row, value in digest.items()]
-    repeats = ["same pixels as an earlier row" if again else None for again in seen_before]
+    repeats = [None if first.get(digest[row]) == row else "same pixels as an earlier row" for row in rows]
     rows = rows[drop("exact duplicates", rows, repeats)]
-    new_digests = np.array(list(first), dtype="S64")
 
-    excluded = [inputs.labels.excluded.get(int(label[row])) for row in rows]
-    tally.labels_before(label[rows], inputs.labels.showing_id)
+    excluded = [labels.excluded.get(int(label[row])) for row in rows]
+    tally.labels_before(label[rows], labels.showing_id)
     rows = rows[drop("excluded labels", rows, [reason.split(":")[0] if reason else None for reason in excluded])]
 
-    embedded = inputs.embedder.embed(pixels[rows])
-    descriptor = copy_descriptor(pixels[rows])
-    leak_similarity, leak_row = np.full(len(rows), -1, np.float32), np.full(len(rows), -1)
-    leaks: list[str | None] = [None] * len(rows)
+    place = np.searchsorted(measured["row"], rows)  # of each row that is left among those that were measured
+    leak_similarity, leak_row = measured["leak_similarity"][place], measured["leak_row"][place]
+    leaks = _reasons(measured["leak"][place])
     similar: dict[str, Any] = {}
-    if reference.protected is not None:
-        found = reference.protected.search(pixels[rows], descriptor)
-        leak_similarity, leak_row = found.largest_left.copy(), found.nearest_left.copy()
-        leaked, best = np.unique(found.query, return_index=True)  # exact before near, then the most similar
-        leak_similarity[leaked], leak_row[leaked] = found.similarity[best], found.protected[best]
-        for row, kind in zip(leaked, found.kind[best], strict=True):
-            leaks[row] = "exact copy" if kind == "exact" else "near-duplicate"
-        similar = {"similarity": leak_similarity, "partners": Partners(reference.protected_batch(), leak_row)}
-        pairs = leak_similarity[leaked], Partners(reference.protected_batch(), leak_row[leaked])
+    protected = reference.protected_batch()
+    if protected is not None:
+        similar = {"similarity": leak_similarity, "partners": Partners(protected, leak_row)}
+        leaked = np.flatnonzero([leak is not None for leak in leaks])
+        pairs = leak_similarity[leaked], Partners(protected, leak_row[leaked])
         evidence.pairs(CLEAREST, batch, rows[leaked], *pairs, largest=True)
         evidence.pairs(DOUBTFUL, batch, rows[leaked], *pairs, largest=False)
         evidence.count(LEAK, "dropped", leak_similarity[leaked])
     free = drop("leaks", rows, leaks, **similar)
-
-    similarity, nearest = reference.id_index.nearest(embedded.vectors)
-    keep = np.flatnonzero(free)
-    leaked, rows = rows[~free], rows[keep]
+    leaked, left, kept = rows[~free], rows[free], place[free]
 
     part = {
-        "image": pixels[rows],
-        "key": np.array([raw.rows[row].key.encode() for row in rows], dtype=bytes),
-        "sha256": np.array([digest[row] for row in rows.tolist()], dtype="S64"),
-        "label": label[rows],
-        "id_similarity": similarity[keep],
-        "id_class": reference.id_index.labels[nearest[keep]].astype(np.int64),
-        "embedding": embedded.vectors[keep].astype(np.float16),
-        "leak_similarity": leak_similarity[keep],
-        "leak_row": leak_row[keep],
-        "descriptor": descriptor[keep],
-        "leaked_image": pixels[leaked],  # near-duplicates of leaks go too
-        "leaked_descriptor": descriptor[~free],
-        "digest": new_digests,
+        "image": measured["image"][left],
+        "key": np.array(measured["key"][left].tolist(), dtype=bytes),  # no longer than the longest that is left
+        "sha256": digest[left],
+        "label": label[left],
+        **{name: measured[name][kept] for name in ("id_similarity", "id_class", "embedding")},
+        "leak_similarity": leak_similarity[free],
+        "leak_row": leak_row[free],
+        "descriptor": measured["descriptor"][kept],
+        "leaked_image": measured["image"][leaked],  # near-duplicates of leaks go too
+        "leaked_descriptor": measured["descriptor"][place[~free]],
+        "digest": np.array(list(first), dtype="S64"),
         "tally": np.array(tally.to_json()),
-        "next": np.array([raw.source, raw.start + len(raw.rows), len(raw.rows)]),
+        "next": measured["next"],
         **evidence.to_part(),
     }
-    if embedded.energy is not None:
-        part["energy"] = embedded.energy[keep]
-    return part
+    return {**part, "energy": measured["energy"][kept]} if "energy" in measured else part
+
+
+def _texts(texts: Sequence[str | None]) -> np.ndarray:
+    """Texts as fixed-length bytes, None as none at all: what can be stored without pickling."""
+    return np.array([(text or "").encode("utf-8", "surrogateescape") for text in texts], dtype=bytes)
+
+
+def _reasons(texts: np.ndarray) -> list[str | None]:
+    """The inverse of `_texts`."""
+    return [text.decode("utf-8", "surrogateescape") or None for text in texts.tolist()]
 
 
 def _count(reasons: Iterator[str]) -> dict[str, int]:

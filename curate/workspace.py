@@ -46,10 +46,7 @@ class Workspace:
     def read(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays stored under a name, or None."""
         path = self.folder / f"{name}.npz"
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
+        return read_arrays(path) if path.exists() else None
 
     def read_array(self, name: str, key: str) -> np.ndarray:
         """One of the arrays stored under a name."""
@@ -64,3 +61,9 @@ class Workspace:
         unfinished = self.folder / f"{name}.unfinished"
         save(unfinished)
         os.replace(unfinished, self.folder / name)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All named arrays of a file; their checksums are compared."""
+    with np.load(path, allow_pickle=False) as stored:
+        return {key: stored[key] for key in stored.files}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curate.commands.options import Json, print_set
+from curate.commands.options import Json, print_json, print_set
 from srood import commands
+from srood.errors import InputError
+
+if TYPE_CHECKING:
+    from curate.ranks import PartResult
 
 
 def build(
@@ -70,6 +74,13 @@ def build(
     dry_run: Annotated[bool, typer.Option(help="Stop before writing.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace another set at --out.")] = False,
     workers: Annotated[int | None, typer.Option(help="Decoding threads; by default one per processor.")] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            help="Build this part only, counted from 0, into a folder beside --out; `curate merge` joins them."
+        ),
+    ] = None,
+    world_size: Annotated[int | None, typer.Option(help="The number of parts; needs --rank.")] = None,
     as_json: Json = False,
 ) -> None:
     """Build an outlier set: decode, deduplicate, drop leaks and ID classes, sample, write shards and manifest.
@@ -78,6 +89,7 @@ def build(
     """
     from curate.build import build as build_set
     from curate.config import BuildConfig
+    from curate.ranks import build_part
 
     config = BuildConfig(
         source=tuple(source or ["tinyimages-alt"]),
@@ -102,9 +114,24 @@ def build(
         dry_run=dry_run,
         workers=workers,
     )
+    if (rank is None) != (world_size is None):
+        raise InputError("--rank and --world-size: give both, or neither")
     try:
+        if rank is not None and world_size is not None:
+            print_part(build_part(config, rank, world_size), as_json)
+            return
         result = build_set(config)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         raise
     print_set(result, as_json)
+
+
+def print_part(part: PartResult, as_json: bool) -> None:
+    """Print what a rank came to."""
+    for note in part.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if as_json:
+        print_json({"out": str(part.folder), "batches": len(part.batches), "rows": part.rows})
+    else:
+        print(f"wrote {part.folder}: {part.rows:,} rows of the corpus in {len(part.batches):,} batches")

@@ -9,6 +9,7 @@ import typer
 
 from curate.commands.options import SET, Json, print_json, print_set
 from srood import commands
+from srood.errors import InputError
 
 Out = Annotated[Path, typer.Option(help="Manifest to write; the shards go beside it.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace another set at --out.")]
@@ -51,22 +52,38 @@ def select(
 
 
 def merge(
-    files: Annotated[list[str], typer.Argument(metavar="A B [C...]", help=f"The sets to merge: each {SET}.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B [C...]", help=f"The sets to merge: each {SET}; or all parts of one build: mini.part-*."
+        ),
+    ],
     out: Out,
     keep_near_duplicates: Annotated[
         bool, typer.Option(help="Drop repeated pixels only, and keep copies that were changed.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the order of the rows.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the order of the rows; by default 0.")] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Join sets into one that holds every picture once, in an order of which any beginning is a sample."""
+    """Join sets into one that holds every picture once, in an order of which any beginning is a sample.
+
+    Parts that `curate build --rank R --world-size W` left are joined to the set that one run writes.
+    """
     from curate.deriving.merge import MergeConfig
     from curate.deriving.merge import merge as merge_sets
+    from curate.ranks import is_part, join
     from srood.outlier_sources import local_manifest
 
+    if parts := [file for file in files if is_part(file)]:
+        if len(parts) < len(files):
+            raise InputError(f"merge: {parts[0]} is a part of a build; name all its parts and no sets")
+        if keep_near_duplicates or seed is not None:
+            raise InputError("--keep-near-duplicates, --seed: parts are joined by the options they were built with")
+        print_set(join(list(map(Path, parts)), out, overwrite), as_json)
+        return
     parents = tuple(map(local_manifest, files))
-    config = MergeConfig(parents, out, keep_near_duplicates=keep_near_duplicates, seed=seed, overwrite=overwrite)
+    config = MergeConfig(parents, out, keep_near_duplicates=keep_near_duplicates, seed=seed or 0, overwrite=overwrite)
     print_set(merge_sets(config), as_json)
 
 
