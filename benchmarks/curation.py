@@ -32,7 +32,7 @@ from curate.fingerprints import copy_descriptor
 from curate.inputs import Inputs, resolve_inputs
 from curate.record import Tally
 from curate.reference import Reference, prepare_reference
-from curate.stream import process_batch, stream_corpus
+from curate.stream import measure_batch, settle_batch, stream_corpus
 from curate.workspace import Workspace
 from srood import images, outliers
 
@@ -49,10 +49,10 @@ def stages(config: BuildConfig, inputs: Inputs, reference: Reference, folder: Pa
     vectors = [inputs.embedder.embed(batch).vectors for batch in pixels]
     work = Workspace(folder / "mini.h5", "benchmark")
     reasons: list[list[str | None]] = [[None] * len(batch) for batch in pixels]
-    parts = [
-        process_batch(config, inputs, reference, *batch, set())
-        for batch in zip(raw, pixels, reasons, sizes, strict=True)
+    measured = [
+        measure_batch(config, inputs, reference, *batch) for batch in zip(raw, pixels, reasons, sizes, strict=True)
     ]
+    parts = [settle_batch(dict(batch), set(), inputs.labels, reference, config.seed) for batch in measured]
 
     def hash_all() -> None:
         for batch, original in zip(pixels, sizes, strict=True):
