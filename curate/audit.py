@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from rich.console import Console
 from curate import leaks
 from curate.copies import CopyThreshold
 from curate.dedup import group_pairs
+from curate.outputs import make_folder_of
 from srood import datasets
 from srood.errors import InputError
 from srood.files import replace_file
@@ -163,12 +163,7 @@ def check_outputs(out: Path | None, html: Path | None) -> None:
             raise InputError(f"{option} {path}: must end in {' or '.join(endings)}")
         if path.is_dir():
             raise InputError(f"{option} {path}: is a folder; name a file in it")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{option} {path}: its folder cannot be made ({error.strerror})") from error
-        if not os.access(path.parent, os.W_OK):
-            raise InputError(f"{option} {path}: its folder is not writable")
+        make_folder_of(path, option)
 
 
 def write_pairs(found: Audit, path: Path) -> None:

@@ -40,12 +40,21 @@ def check_out(out: Path) -> None:
         InputError: the output cannot be written, or is no name of a manifest.
     """
     check_name(out)
+    make_folder_of(out, "--out")
+
+
+def make_folder_of(path: Path, option: str) -> None:
+    """Make the folder of a file that is to be written, where it is missing.
+
+    Raises:
+        InputError: it cannot be made or written to; `option` is what the message begins with.
+    """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {out}: its folder cannot be made ({error.strerror})") from error
-    if not os.access(out.parent, os.W_OK):
-        raise InputError(f"--out {out}: its folder is not writable")
+        raise InputError(f"{option} {path}: its folder cannot be made ({error.strerror})") from error
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{option} {path}: its folder is not writable")
 
 
 def existing(out: Path, recipe: str, overwrite: bool) -> dict[str, Any] | None:

@@ -101,7 +101,7 @@ def compare(a: Path, b: Path) -> Difference:
         left, right = _column(one, name)[rows_a], _column(other, name)[rows_b]
         if name == "label":
             left, right = _by_name(left, one.manifest), _by_name(right, other.manifest)
-        found = _difference(left, right)
+        found = column_difference(left, right)
         if found.rows:
             columns[name] = found
     return Difference(
@@ -209,8 +209,8 @@ def _by_name(label: np.ndarray, manifest: Mapping[str, Any]) -> np.ndarray:
     return np.array([names[n] if 0 <= n < len(names) else f"\0{n}" for n in label.tolist()], dtype=object)
 
 
-def _difference(a: np.ndarray, b: np.ndarray) -> ColumnDifference:
-    """How many entries of (n, ...) differ (NaN equals NaN), and for floats the largest difference."""
+def column_difference(a: np.ndarray, b: np.ndarray) -> ColumnDifference:
+    """In how many entries two columns (n, ...) differ (NaN equals NaN), and for floats the largest difference."""
     differs = a != b
     floats = a.dtype.kind == "f" and b.dtype.kind == "f"
     if floats:

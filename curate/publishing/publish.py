@@ -191,6 +191,8 @@ def _croissant(config: PublishConfig, opened: OutlierSet, facts: CardFacts, fold
 
     endpoint = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)  # without a name and a password
     files = {name: folder / name for name in _names(folder) if Path(name).suffix in ENCODINGS}
+    # of the shards they are known, and were verified just now
+    hashes = {f"{SHARDS}/{entry['file']}": str(entry["sha256"]) for entry in opened.manifest["shards"]}
     chosen = config.license or set_license(facts.sources)
     address = f"{endpoint}/datasets/{config.repo}/blob/{config.revision}/{NOTES}"
     document = croissant(
@@ -203,7 +205,7 @@ def _croissant(config: PublishConfig, opened: OutlierSet, facts: CardFacts, fold
         license=[address] if chosen == "other" else [chosen] if isinstance(chosen, str) else chosen,
         features=facts.features,
         columns=COLUMNS,
-        files={name: (path.stat().st_size, file_sha256(path)) for name, path in files.items()},
+        files={name: (path.stat().st_size, hashes.get(name) or file_sha256(path)) for name, path in files.items()},
         endpoint=endpoint,
     )
     return json.dumps(document, indent=1) + "\n"

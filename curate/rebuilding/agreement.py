@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curate.deriving.diff import column_difference
 from curate.rebuilding.recorded_inputs import other_versions
 from srood.errors import InputError
 from srood.hdf5 import open_plain
@@ -147,13 +148,6 @@ def _with_rows(result: Agreement, was: Columns, now: Columns) -> Agreement:
     if not missing and not added:
         reordered = not np.array_equal(was["sha256"], now["sha256"])
         shared = [] if reordered else sorted(was.keys() & now.keys())
-        columns = {name: count for name in shared if (count := _unequal(was[name], now[name]))}
+        columns = {name: count for name in shared if (count := column_difference(was[name], now[name]).rows)}
     found = {"missing": missing, "added": added, "reordered": reordered, "columns": columns, "compared": True}
     return replace(result, **found)  # type: ignore[arg-type]
-
-
-def _unequal(was: np.ndarray, now: np.ndarray) -> int:
-    """In how many rows two columns of equal length differ; two NaN are equal."""
-    if was.dtype.kind == "f" and now.dtype.kind == "f":
-        return int((~((was == now) | (np.isnan(was) & np.isnan(now)))).sum())
-    return int((was != now).sum())
