@@ -63,7 +63,7 @@ def copy_descriptor(images: np.ndarray) -> np.ndarray:
 
 def flip_descriptor(descriptors: np.ndarray) -> np.ndarray:
     """The descriptors of the mirrored images, (N, 144) -> (N, 144): mirroring permutes cells and orientations."""
-    return descriptors[:, _FLIP]
+    return descriptors[:, MIRRORED]
 
 
 def without_frame(images: np.ndarray) -> np.ndarray:
@@ -127,7 +127,7 @@ def _flip_order() -> np.ndarray:
     return np.concatenate([edges.ravel(), colour.ravel()])
 
 
-_FLIP = _flip_order()
+MIRRORED = _flip_order()
 
 
 def _pool(maps: np.ndarray, weight: np.ndarray) -> np.ndarray:

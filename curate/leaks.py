@@ -1,6 +1,6 @@
 """Leaks: corpus images that are the same picture as a protected image.
 
-Candidates come from the copy descriptor (FAISS, exact inner products), of the image as it is and mirrored; each is then
+Candidates come from the copy descriptor (`curate.candidates`), of the image as it is and mirrored; each is then
 verified on aligned pixels. Candidates are many and cheap, verification decides.
 """
 
@@ -11,13 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from curate import alignment
+from curate.candidates import Candidates
 from curate.copies import COPIES, CopyThreshold, synthetic_copies
-from curate.fingerprints import DIMENSIONS, canonical, copy_descriptor, flip_descriptor, pixel_sha256
+from curate.fingerprints import canonical, copy_descriptor, pixel_sha256
 
 __all__ = ["CopyThreshold", "Matches", "ProtectedIndex", "aligned_similarity", "calibrate_copies"]
 
@@ -71,8 +71,7 @@ class ProtectedIndex:
         for row, digest in enumerate(pixel_sha256(images)):
             self._rows_of.setdefault(digest, []).append(row)
         self._templates = alignment.templates(images)
-        self._index = faiss.IndexFlatIP(DIMENSIONS)
-        self._index.add(copy_descriptor(images))
+        self._candidates = Candidates(copy_descriptor(images))
 
     def __len__(self) -> int:
         return len(self._templates)
@@ -123,15 +122,16 @@ class ProtectedIndex:
 
         `own` is the protected row of the block's first image when the queries are protected images themselves.
         """
-        candidates = self._candidates(descriptors, CANDIDATES if own is None else CANDIDATES_WITHIN)
+        most = CANDIDATES if own is None else CANDIDATES_WITHIN
         same, mirrored = self._equal(images), self._equal(images[:, :, ::-1])
         small = canonical(images)
 
         def verify(first: int) -> list[tuple[np.ndarray, ...]]:
             out = []
+            candidates = self._candidates.search(descriptors[first : first + _CHUNK], most, SURE)
             for few in range(first, min(first + _CHUNK, len(small)), alignment.FEW):
                 for k, window in enumerate(alignment.windows(small[few : few + alignment.FEW]), few):
-                    rows = np.unique(np.concatenate([candidates[k], same[k], mirrored[k]]))
+                    rows = np.unique(np.concatenate([candidates[k - first], same[k], mirrored[k]]))
                     if own is not None:
                         rows = rows[rows != own + k]
                     out.append(self._verify(window, rows, same[k], mirrored[k]))
@@ -168,25 +168,6 @@ class ProtectedIndex:
 
     def _small(self, rows: np.ndarray) -> np.ndarray:
         return canonical(self._images[rows])
-
-    def _candidates(self, descriptors: np.ndarray, most: int) -> list[np.ndarray]:
-        """The rows to look at for each query, ascending: the nearest, and all that are very near."""
-        count = min(most, len(self))
-        similarity, row = [], []
-        found: list[list[np.ndarray]] = [[] for _ in descriptors]
-        for variant in (descriptors, flip_descriptor(descriptors)):
-            variant = np.ascontiguousarray(variant, np.float32)
-            near, where = self._index.search(variant, count)
-            similarity.append(near)
-            row.append(where)
-            full = np.flatnonzero(near[:, -1] >= SURE) if count < len(self) else np.empty(0, np.int64)
-            if len(full):  # a large group of copies: take the whole of it
-                limits, _, inside = self._index.range_search(variant[full], SURE - 1e-6)
-                for k, query in enumerate(full):
-                    found[query].append(inside[limits[k] : limits[k + 1]])
-        best = np.argsort(-np.concatenate(similarity, axis=1), axis=1, kind="stable")[:, :most]
-        nearest = np.take_along_axis(np.concatenate(row, axis=1), best, axis=1)
-        return [np.unique(np.concatenate([nearest[k], *rows])) for k, rows in enumerate(found)]
 
 
 @dataclass
