@@ -22,7 +22,7 @@ class Candidates:
 
     def __init__(self, descriptors: np.ndarray) -> None:
         """`descriptors` are (P, 144) float32 as `copy_descriptor` gives them."""
-        self._even, self._odd = _parts(descriptors)
+        self._even, self._odd = parts(descriptors)
 
     def __len__(self) -> int:
         return len(self._even)
@@ -37,12 +37,12 @@ class Candidates:
         """
         if len(self) <= most:
             return [np.arange(len(self))] * len(descriptors)
-        even, odd = _parts(descriptors)
+        even, odd = parts(descriptors)
         reached = np.float32(2 * sure)
-        parts = [self._nearest(even, odd, start, most, reached) for start in range(0, len(self), _SEGMENT)]
+        segments = [self._nearest(even, odd, start, most, reached) for start in range(0, len(self), _SEGMENT)]
         found = []
-        for part in zip(*parts, strict=True):
-            rows, near = np.concatenate([rows for rows, _ in part]), np.concatenate([near for _, near in part])
+        for part in zip(*segments, strict=True):
+            rows, near = (np.concatenate(values) for values in zip(*part, strict=True))
             found.append(rows[near >= min(np.partition(near, -most)[-most], reached)])
         return found
 
@@ -70,7 +70,7 @@ class Candidates:
         return list(zip(np.split(row + start, ends), values, strict=True))
 
 
-def _parts(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def parts(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sums and differences of the numbers that mirroring exchanges, (N, 72) float32 each."""
     first, second = descriptors[:, _FIRST], descriptors[:, MIRRORED[_FIRST]]
     return np.ascontiguousarray(first + second, np.float32), np.ascontiguousarray(first - second, np.float32)

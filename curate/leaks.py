@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -59,11 +60,28 @@ class Matches:
     nearest_left: np.ndarray
 
 
+class CandidateSearch(Protocol):
+    """What finds the rows to look at, as `Candidates` does."""
+
+    def search(self, descriptors: np.ndarray, most: int, sure: float) -> list[np.ndarray]:
+        """The rows for each of the descriptors, int64."""
+        ...
+
+
 class ProtectedIndex:
     """Protected images, indexed to be searched for copies: about 7 kB an image besides the images themselves."""
 
-    def __init__(self, images: np.ndarray, threshold: CopyThreshold, workers: int | None = None) -> None:
-        """`images` is uint8 (P, H, W, 3); `workers` threads (default: one a core) change the speed and nothing else."""
+    def __init__(
+        self,
+        images: np.ndarray,
+        threshold: CopyThreshold,
+        workers: int | None = None,
+        candidates: CandidateSearch | None = None,
+    ) -> None:
+        """`images` is uint8 (P, H, W, 3); `workers` threads (default: one a core) change the speed and nothing else.
+
+        `candidates` finds the rows to look at for the descriptors of a query; by default those nearest of all.
+        """
         self.threshold = threshold
         self.workers = workers or os.cpu_count() or 1
         self._images = images
@@ -71,7 +89,7 @@ class ProtectedIndex:
         for row, digest in enumerate(pixel_sha256(images)):
             self._rows_of.setdefault(digest, []).append(row)
         self._templates = alignment.templates(images)
-        self._candidates = Candidates(copy_descriptor(images))
+        self._candidates = candidates or Candidates(copy_descriptor(images))
 
     def __len__(self) -> int:
         return len(self._templates)

@@ -1,0 +1,160 @@
+"""Copies within a large set: "partition, then compare".
+
+The descriptors are cut into lists (`curate.partitions`), and the lists are gone through in blocks. For a block the rows
+to look at are found, and what it takes to verify them, its rows and their candidates, is a small set of its own: memory
+does not grow with the whole set, and blocks may be verified in any order and anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from curate.candidates import Candidates, parts
+from curate.copies import COPIES, CopyThreshold, synthetic_copies
+from curate.fingerprints import canonical, copy_descriptor, pixel_sha256
+from curate.leaks import SURE, ProtectedIndex
+from curate.partitions import Partitions, Rows, _near, _unpacked
+
+CANDIDATES = 16  # looked at for each row, nearest first; a pair is looked at from both sides
+BLOCK = 4096  # rows verified together
+SAMPLE = 64  # rows of which copies of every kind are made to measure the recall
+
+_READ = 4096
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Verified pairs of rows of the same picture, int32 (M,), each `low` < `high`, ascending and each once; and the
+    typical correlation of every row, float32 (N,)."""
+
+    low: np.ndarray
+    high: np.ndarray
+    typical: np.ndarray
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Of copies made of a sample of rows, the share whose original is among the candidates: of a search of all rows
+    (`flat`), and out of those that it finds, of the search of the lists (`partitioned`)."""
+
+    flat: float
+    partitioned: float
+
+
+def find_pairs(
+    images: Rows,
+    partitions: Partitions,
+    threshold: CopyThreshold,
+    workers: int | None = None,
+    kept: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    advance: Callable[[int], object] | None = None,
+) -> Pairs:
+    """Every verified pair of `images` (N, H, W, 3) uint8 that is among the candidates of either of its rows.
+
+    Args:
+        workers: threads, each with a block; they change the speed and nothing else.
+        kept: which of a block's pairs (query, row) to keep, bool; all by default.
+        advance: is told how many rows are done, block by block.
+    """
+    typical = np.zeros(len(images), np.float32)
+    twins = equal_rows(images, workers)
+    keys = [np.empty(0, np.int64)]
+
+    def verify(block: slice) -> tuple[np.ndarray, ...]:
+        rows = partitions.order[block]
+        found = partitions.search(partitions.stored[block], CANDIDATES, SURE)
+        found = [np.append(some, twins[row]) if row in twins else some for row, some in zip(rows.tolist(), found)]
+        return rows, *verify_block(images, rows, found, threshold)
+
+    blocks = partitions.blocks(BLOCK)
+    threads = workers or os.cpu_count() or 1
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+        while some := list(islice(blocks, threads)):
+            for rows, query, row, reached in pool.map(verify, some):
+                typical[rows] = reached
+                if kept is not None:
+                    which = kept(query, row)
+                    query, row = query[which], row[which]
+                low, high = np.minimum(query, row), np.maximum(query, row)
+                keys.append(low * len(images) + high)
+                if advance:
+                    advance(len(rows))
+    low, high = np.divmod(np.unique(np.concatenate(keys)), len(images))
+    return Pairs(low.astype(np.int32), high.astype(np.int32), typical)
+
+
+def verify_block(
+    images: Rows, rows: np.ndarray, candidates: list[np.ndarray], threshold: CopyThreshold
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The verified pairs (query, row) of `rows` with their `candidates`, and the typical correlation of each of `rows`.
+
+    All row numbers are those of `images`.
+    """
+    others = np.setdiff1d(np.concatenate(candidates), rows)
+    together = np.concatenate([rows, others])
+    order = np.argsort(together)
+    numbered = [order[np.searchsorted(together, some, sorter=order)] for some in candidates]
+    index = ProtectedIndex(_small(images, together), threshold, 1, _Given(numbered))
+    found = index.search(index.images[: len(rows)], np.arange(len(rows))[:, None], within=True)
+    return rows[found.query], together[found.protected], found.typical
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Candidates that are known: a query's descriptor is its number."""
+
+    rows: list[np.ndarray]
+
+    def search(self, descriptors: np.ndarray, most: int, sure: float) -> list[np.ndarray]:
+        return [self.rows[number] for number in descriptors[:, 0].tolist()]
+
+
+def equal_rows(images: Rows, workers: int | None = None) -> dict[int, np.ndarray]:
+    """For each row with the pixels of another one, or its mirrored pixels, the first CANDIDATES rows of this kind."""
+
+    def digests(start: int) -> np.ndarray:
+        small = canonical(images[start : start + _READ])
+        both = [pixel_sha256(small), pixel_sha256(small[:, :, ::-1])]
+        return np.array([int.from_bytes(min(pair)[:8], "big") for pair in zip(*both, strict=True)], np.uint64)
+
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        found = np.concatenate(list(pool.map(digests, range(0, len(images), _READ))))
+    order = np.argsort(found, kind="stable")
+    again = np.flatnonzero(found[order][1:] == found[order][:-1]) + 1
+    groups: dict[int, list[int]] = {}
+    for place in again.tolist():
+        groups.setdefault(int(found[order[place]]), [int(order[place - 1])]).append(int(order[place]))
+    return {row: np.array(rows[:CANDIDATES]) for rows in groups.values() for row in rows}
+
+
+def measured_recall(images: Rows, descriptors: Rows, partitions: Partitions, seed: int = 0) -> Recall:
+    """Copies of every kind of SAMPLE rows, searched among all rows and in the lists."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 0x2ECA]))
+    sample = np.sort(rng.permutation(len(images))[:SAMPLE])
+    pictures = canonical(images[sample])
+    queries = copy_descriptor(np.concatenate([synthetic_copies(pictures, kind, rng) for kind in COPIES]))
+    original = np.tile(sample, len(COPIES))
+    even, odd = parts(queries)
+    own = _near(even, odd, *parts(_unpacked(descriptors[sample])))
+    own = own[np.arange(len(own)), np.tile(np.arange(len(sample)), len(COPIES))]
+    nearer = np.zeros(len(queries), np.int64)
+    for start in range(0, len(descriptors), _READ):
+        near = _near(even, odd, *parts(_unpacked(descriptors[start : start + _READ])))
+        nearer += (near > own[:, None]).sum(axis=1)
+    flat = (nearer < CANDIDATES) | (own >= 2 * SURE)
+    found = partitions.search(queries, CANDIDATES, SURE)
+    both = flat & [row in rows for row, rows in zip(original, found, strict=True)]
+    return Recall(float(flat.mean()), float(both.sum() / max(1, flat.sum())))
+
+
+def _small(images: Rows, rows: np.ndarray) -> np.ndarray:
+    """The pictures on the canonical grid, read some at a time: they may be large."""
+    pieces = [canonical(images[rows[start : start + 256]]) for start in range(0, len(rows), 256)]
+    return np.concatenate(pieces)
