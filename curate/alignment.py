@@ -29,7 +29,7 @@ SCALES = (
     *((24.0, 21.5), (21.5, 24.0), (24.0, 27.0), (27.0, 24.0)),
 )
 COARSE = 3
-FEW = 8  # images whose windows stay in a processor's cache
+FEW = 4  # images whose windows stay in a processor's cache
 TYPICAL_RANGE = (0.3, 0.7)  # a typical correlation is kept within it: few candidates, or a group of copies, mislead
 TYPICAL = 0.45  # where nothing else is known
 
@@ -42,18 +42,26 @@ _BATCH = 2048
 
 
 def templates(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W, 3) -> int8 (N, 11, 576): the middle of each image at each scale, band-passed, of length 480."""
+    """uint8 (N, H, W, 3) -> int8 (N, 11, 576): the middle of each image at each scale, band-passed, of length 480.
+
+    Of the 576 numbers the left half of the window comes first, and then the right half mirrored, both line by line.
+    """
     out = np.empty((len(images), len(SCALES), _AREA), np.int8)
     for start in range(0, len(images), _BATCH):
         grey = luminance(canonical(images[start : start + _BATCH]))
         for k, (down, across) in enumerate(_TEMPLATE_WEIGHTS):
             unit = _unit(_band(grey, down, across).reshape(len(grey), _AREA), _TEMPLATE_UNIT)
-            out[start : start + len(grey), k] = np.clip(unit, -127, 127)
+            halves = _halves(np.clip(unit, -127, 127).reshape(len(grey), WINDOW, WINDOW))
+            out[start : start + len(grey), k] = np.concatenate(halves, axis=1)
     return out
 
 
 def windows(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W, 3) -> float32 (N, 162, 576) whole numbers: every window, then every window of the mirrored."""
+    """uint8 (N, H, W, 3) -> float32 (N, 2, 81, 288) whole numbers: the even and the odd part of every window.
+
+    The even part is the left half plus the mirrored right half, the odd part their difference. Mirroring a window
+    keeps the one and turns the other's sign, so that products with both parts give those with the mirrored window too.
+    """
     band = _band(luminance(canonical(images)), _WINDOW_WEIGHTS, _WINDOW_WEIGHTS)
     wide = band.astype(np.float64)
     total = _box(wide)
@@ -62,24 +70,44 @@ def windows(images: np.ndarray) -> np.ndarray:
     mean = (total / _AREA).astype(np.float32)[..., None, None]
     unit = sliding_window_view(band, (WINDOW, WINDOW), axis=(1, 2)) - mean
     np.rint(np.multiply(unit, scale, out=unit), out=unit)
-    out = np.stack([unit, unit[:, :, ::-1, :, ::-1]], axis=1)
-    return out.reshape(len(images), 2 * SHIFTS**2, _AREA)
+    left, right = (half.reshape(len(images), SHIFTS**2, -1) for half in _halves(unit.reshape(-1, WINDOW, WINDOW)))
+    return np.stack([left + right, left - right], axis=1)
 
 
 def correlate(window: np.ndarray, template: np.ndarray) -> np.ndarray:
-    """Best correlation over windows and scales: float32 (162, 576), int8 (K, S, 576) -> float32 (K,)."""
-    product = template.reshape(-1, _AREA).astype(np.float32) @ window.T
-    return product.max(axis=1).reshape(template.shape[:2]).max(axis=1) / np.float32(_TEMPLATE_UNIT * _WINDOW_UNIT)
+    """Best correlation over windows, mirrored or not, and scales: float32 (2, 81, 288), int8 (K, S, 576) -> (K,)."""
+    even, odd = _products(window, template)
+    even += np.abs(odd, out=odd)
+    best = even.max(axis=1).reshape(template.shape[:2]).max(axis=1)
+    return best / np.float32(2 * _TEMPLATE_UNIT * _WINDOW_UNIT)
 
 
 def align(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `correlate`, with the place: (correlation (K,), window (K,), scale (K,)) of the best alignment."""
-    product = template.reshape(-1, _AREA).astype(np.float32) @ window.T
-    product = product.reshape(len(template), template.shape[1] * len(window))
+    """As `correlate`, with the place: (correlation (K,), window (K,), scale (K,)) of the best alignment.
+
+    Windows are counted over all shifts of the image, and then over those of the mirrored one.
+    """
+    even, odd = _products(window, template)
+    mirrored = (even - odd).reshape(-1, SHIFTS, SHIFTS)[:, :, ::-1]  # by where they lie in the mirrored image
+    product = np.concatenate([even + odd, mirrored.reshape(even.shape)], axis=1).reshape(len(template), -1)
     best = product.argmax(axis=1)
-    scale, place = np.divmod(best, len(window))
-    value = product[np.arange(len(best)), best] / np.float32(_TEMPLATE_UNIT * _WINDOW_UNIT)
+    scale, place = np.divmod(best, 2 * SHIFTS**2)
+    value = product[np.arange(len(best)), best] / np.float32(2 * _TEMPLATE_UNIT * _WINDOW_UNIT)
     return value, place, scale
+
+
+def _products(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Products of even parts and of odd parts, (K * S, 81) float32 each: exact, as sums stay below 2^24."""
+    halves = template.reshape(-1, 2, _AREA // 2)
+    even = np.add(halves[:, 0], halves[:, 1], dtype=np.float32)
+    odd = np.subtract(halves[:, 0], halves[:, 1], dtype=np.float32)
+    return even @ window[0].T, odd @ window[1].T
+
+
+def _halves(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The left half of each map (N, 24, 24), and its right half mirrored, (N, 288) both."""
+    half = WINDOW // 2
+    return maps[:, :, :half].reshape(len(maps), -1), maps[:, :, :-half - 1 : -1].reshape(len(maps), -1)
 
 
 def colour_correlation(a: np.ndarray, b: np.ndarray, place: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -147,9 +175,12 @@ def _colour_correlation(a: np.ndarray, b: np.ndarray, place: np.ndarray, scale: 
 
 def _channels(images: np.ndarray) -> np.ndarray:
     """uint8 (N, 32, 32, 3) -> float32 (N, 3, 32, 32) whole numbers: luminance, blue and red difference."""
-    x = images.astype(np.float32)
-    red, green, blue = x[..., 0], x[..., 1], x[..., 2]
-    return np.stack([luminance(images), np.floor((2 * blue - red - green) / 4), np.floor((red - green) / 2)], axis=1)
+    out = np.empty((len(images), 3, SIDE, SIDE), np.float32)
+    red, green, blue = np.ascontiguousarray(images.transpose(3, 0, 1, 2)).astype(np.float32)
+    out[:, 0] = luminance(images)
+    np.floor((2 * blue - red - green) / 4, out=out[:, 1])
+    np.floor((red - green) / 2, out=out[:, 2])
+    return out
 
 
 def _band(maps: np.ndarray, down: tuple[np.ndarray, np.ndarray], across: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

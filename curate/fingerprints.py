@@ -136,8 +136,8 @@ def _pool(maps: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 def luminance(images: np.ndarray) -> np.ndarray:
     """uint8 (..., 3) -> float32 (...) whole numbers 0..255 (Rec. 601 weights in 256ths)."""
-    x = images.astype(np.int32)
-    return ((77 * x[..., 0] + 150 * x[..., 1] + 29 * x[..., 2]) >> 8).astype(np.float32)
+    red, green, blue = (images[..., k].astype(np.float32) for k in range(3))
+    return np.floor((77 * red + 150 * green + 29 * blue) / 256)  # exact: all are below 2^24
 
 
 def _describe(images: np.ndarray) -> np.ndarray:

@@ -144,25 +144,25 @@ class ProtectedIndex:
         same, mirrored = self._equal(images), self._equal(images[:, :, ::-1])
         small = canonical(images)
 
-        def verify(first: int) -> list[tuple[np.ndarray, ...]]:
-            out = []
+        def verify(first: int) -> tuple[_Pairs, np.ndarray]:
+            parts = []
             candidates = self._candidates.search(descriptors[first : first + _CHUNK], most, SURE)
             for few in range(first, min(first + _CHUNK, len(small)), alignment.FEW):
                 for k, window in enumerate(alignment.windows(small[few : few + alignment.FEW]), few):
                     rows = np.unique(np.concatenate([candidates[k - first], same[k], mirrored[k]]))
                     if own is not None:
                         rows = rows[rows != own + k]
-                    out.append(self._verify(window, rows, same[k], mirrored[k]))
-            return out
+                    parts.append(self._verify(window, rows, same[k], mirrored[k]))
+            row, value, place, scale, exact, equal = (np.concatenate([part[k] for part in parts]) for k in range(6))
+            typical = np.concatenate([part[6] for part in parts])
+            query = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
+            colour = alignment.colour_correlation(small[first + query], self._small(row), place, scale)
+            score = alignment.similarity(value, colour, typical[query])
+            return _Pairs(first + query, row, np.where(equal, np.float32(1), score), exact), typical
 
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(self.workers) as pool:
-            parts = [x for chunk in pool.map(verify, range(0, len(images), _CHUNK)) for x in chunk]
-        row, value, place, scale, exact, equal = (np.concatenate([part[k] for part in parts]) for k in range(6))
-        typical = np.concatenate([part[6] for part in parts])
-        query = np.repeat(np.arange(len(images)), [len(part[0]) for part in parts])
-        colour = alignment.colour_correlation(small[query], self._small(row), place, scale)
-        score = alignment.similarity(value, colour, typical[query])
-        return _Pairs(query, row, np.where(equal, np.float32(1), score), exact), typical
+            chunks = list(pool.map(verify, range(0, len(images), _CHUNK)))
+        return _Pairs.joined([pairs for pairs, _ in chunks]), np.concatenate([typical for _, typical in chunks])
 
     def _equal(self, images: np.ndarray) -> list[np.ndarray]:
         """The rows with the pixels of each image: whatever correlation makes of plain pictures, these are copies."""
