@@ -107,7 +107,7 @@ def _products(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.
 def _halves(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The left half of each map (N, 24, 24), and its right half mirrored, (N, 288) both."""
     half = WINDOW // 2
-    return maps[:, :, :half].reshape(len(maps), -1), maps[:, :, :-half - 1 : -1].reshape(len(maps), -1)
+    return maps[:, :, :half].reshape(len(maps), -1), maps[:, :, : -half - 1 : -1].reshape(len(maps), -1)
 
 
 def colour_correlation(a: np.ndarray, b: np.ndarray, place: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
+from curate import within
 from curate.alignment import aligned_similarity
 from curate.copies import CopyThreshold
+from curate.fingerprints import DIMENSIONS, copy_descriptor
 from curate.leaks import Matches, ProtectedIndex
+from curate.partitions import Rows, partition, unpacked
+from curate.row_file import RowFile
+from curate.within import Pairs
 
 WITH_A_LEAK = -1
+FLAT = 50_000  # rows up to which each is compared with all; beyond it they are partitioned first
+KEPT = 8  # pairs of a row of a large set that are kept, with lower rows, with higher rows and with leaks
+LOOKED_AT_AGAIN = (
+    64  # members, at most, of a group of a large set of which pairs are looked at that were not candidates
+)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """`representative` int64 (N,), the row that represents each row's group; `index`, for the manifest, how rows were
+    compared."""
+
+    representative: np.ndarray
+    index: dict[str, Any]
 
 
 def group_duplicates(
@@ -24,37 +47,123 @@ def group_duplicates(
     (N,)), copies of protected images, represent nothing: they are WITH_A_LEAK, and so is every row of a group that one
     of them is a copy of a member of. `workers` threads change the speed and nothing else.
     """
+    return find_groups(images, descriptors, threshold, leaked, workers).representative
+
+
+def find_groups(
+    images: Rows,
+    descriptors: Rows | None,
+    threshold: CopyThreshold,
+    leaked: np.ndarray | None = None,
+    workers: int | None = None,
+    folder: Path | None = None,
+    seed: int = 0,
+) -> Groups:
+    """As `group_duplicates`, with how it was found; `images` and `descriptors` may be files (`RowFile`).
+
+    Up to FLAT rows every row is compared with all. Beyond it, they are partitioned (`curate.within`), and what is found
+    is measured.
+
+    Args:
+        folder: where files may be put that large sets need; by default they are kept in memory.
+        seed: decides the partition, and the rows that the recall is measured with.
+    """
     if len(images) < 2:
         alone = np.arange(len(images))
-        return alone if leaked is None else np.where(leaked, WITH_A_LEAK, alone)
-    pairs = ProtectedIndex(images, threshold, workers).search(images, descriptors, within=True)
-    return group_pairs(images, pairs, threshold, leaked)
+        return Groups(alone if leaked is None else np.where(leaked, WITH_A_LEAK, alone), {"kind": "flat"})
+    if len(images) > FLAT:
+        return _partitioned(images, descriptors, threshold, leaked, workers, folder, seed)
+    whole = images.mapped() if isinstance(images, RowFile) else np.asarray(images)
+    known = None if descriptors is None else unpacked(np.asarray(descriptors))
+    pairs = ProtectedIndex(whole, threshold, workers).search(whole, known, within=True)
+    return Groups(group_pairs(whole, pairs, threshold, leaked), {"kind": "flat"})
 
 
 def group_pairs(
-    images: np.ndarray, pairs: Matches, threshold: CopyThreshold, leaked: np.ndarray | None = None
+    images: Rows,
+    pairs: Matches | Pairs,
+    threshold: CopyThreshold,
+    leaked: np.ndarray | None = None,
+    again: int | None = None,
 ) -> np.ndarray:
     """As `group_duplicates`, from the verified pairs of a search within `images`.
 
     Pairs are joined to connected components, and a component is then split so that every member was verified against
-    its representative: a chain of small changes does not make its two ends the same picture.
+    its representative: a chain of small changes does not make its two ends the same picture. A pair that is not among
+    the verified ones is looked at once more, in components of up to `again` members, or all.
     """
     count = len(images)
     leaked = np.zeros(count, bool) if leaked is None else leaked
     representative = np.where(leaked, WITH_A_LEAK, np.arange(count))
-    a, b = pairs.query, pairs.protected
+    a, b = (pairs.query, pairs.protected) if isinstance(pairs, Matches) else (pairs.low, pairs.high)
     free = ~(leaked[a] | leaked[b])
     component = _components(count, a[free], b[free])
-    order = np.argsort(component, kind="stable")
-    sizes = np.unique(component, return_counts=True)[1]
-    verified = set(zip(a[free].tolist(), b[free].tolist(), strict=True))
-    for members in np.split(order, np.cumsum(sizes)[:-1]):
-        if len(members) > 1:
-            _split(members, verified, images, pairs.typical, threshold.similarity, representative)
+    verified = np.unique(_keys(a[free], b[free], count))
+    members = np.flatnonzero(np.bincount(component, minlength=count)[component] > 1)
+    with_first = (members == component[members]) | _among(_keys(members, component[members], count), verified)
+    mixed = np.unique(component[members[~with_first]])
+    simple = members[~np.isin(component[members], mixed)]
+    representative[simple] = component[simple]
+    members = members[np.isin(component[members], mixed)]
+    members = members[np.argsort(component[members], kind="stable")]
+    ends = np.searchsorted(component[members], mixed, "right")
+    for group in np.split(members, ends[:-1]) if len(mixed) else []:
+        look = again is None or len(group) <= again
+        _split(group, verified, count, images if look else None, pairs.typical, threshold.similarity, representative)
     beside = np.unique(np.concatenate([a[leaked[b]], b[leaked[a]]]))  # rows that are a copy of a leak
     groups = np.unique(representative[beside])
     representative[np.isin(representative, groups)] = WITH_A_LEAK
     return representative
+
+
+def _partitioned(
+    images: Rows,
+    descriptors: Rows | None,
+    threshold: CopyThreshold,
+    leaked: np.ndarray | None,
+    workers: int | None,
+    folder: Path | None,
+    seed: int,
+) -> Groups:
+    known = copy_descriptor(np.asarray(images)) if descriptors is None else descriptors
+    stored = RowFile(folder / "lists.bin", (DIMENSIONS,), np.int16) if folder else None
+    lists = partition(known, stored, seed, workers=workers)
+    recall = within.measured_recall(images, known, lists, seed)
+    leak = np.zeros(len(images), bool) if leaked is None else leaked
+
+    def few(query: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """The lowest pairs of each row and kind: a group of thousands of copies has millions of pairs."""
+        kind = np.where(leak[row], 2, row > query)
+        order = np.lexsort((row, kind, query))
+        of = (query * 3 + kind)[order]
+        keep = np.zeros(len(query), bool)
+        keep[order[np.arange(len(of)) - np.searchsorted(of, of) < KEPT]] = True
+        return keep
+
+    pairs = within.find_pairs(images, lists, threshold, workers, few)
+    index = {
+        "kind": "partitioned",
+        "lists": lists.lists,
+        "probes": lists.probes,
+        "candidates": within.CANDIDATES,
+        "recall": round(recall.partitioned, 4),
+        "recall_of_flat": round(recall.flat, 4),
+    }
+    return Groups(group_pairs(images, pairs, threshold, leaked, LOOKED_AT_AGAIN), index)
+
+
+def _keys(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
+    """One number for each pair of rows, whichever comes first."""
+    return np.minimum(a, b).astype(np.int64) * count + np.maximum(a, b)
+
+
+def _among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    """Which values are among those of an ascending array, bool."""
+    place = np.searchsorted(ascending, values)
+    found = np.zeros(len(values), bool)
+    inside = place < len(ascending)
+    found[inside] = ascending[place[inside]] == values[inside]
+    return found
 
 
 def _components(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -71,18 +180,22 @@ def _components(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _split(
     members: np.ndarray,
-    verified: set[tuple[int, int]],
-    images: np.ndarray,
+    verified: np.ndarray,
+    count: int,
+    images: Rows | None,
     typical: np.ndarray,
     threshold: float,
     out: np.ndarray,
 ) -> None:
-    """Give the lowest unassigned row every unassigned member that is a copy of it, until none is left."""
+    """Give the lowest unassigned row every unassigned member that is a copy of it, until none is left.
+
+    Without `images` only the `verified` pairs are.
+    """
     while len(members):
         first, rest = int(members[0]), members[1:]
-        same = np.array([(int(m), first) in verified or (first, int(m)) in verified for m in rest], bool)
+        same = _among(_keys(rest, np.full(len(rest), first), count), verified)
         unknown = rest[~same]
-        if len(unknown):  # not among the candidates, or below the threshold: look once more
+        if len(unknown) and images is not None:  # not among the candidates, or below the threshold: look once more
             lead = np.repeat(images[first : first + 1], len(unknown), axis=0)
             same[~same] = aligned_similarity(images[unknown], lead, typical[unknown]) >= threshold
         out[first] = first

@@ -85,8 +85,8 @@ class Partitions:
         near). Where they are more than CROWD, they are the `most` nearest and the lowest of those that are `sure`.
         Queries that are near each other are quicker together. What is found for one does not depend on the others.
         """
-        even, odd = parts(_unpacked(descriptors))
-        near = _near(even, odd, self.even, self.odd)
+        even, odd = parts(unpacked(descriptors))
+        near = nearness(even, odd, self.even, self.odd)
         own = near.argmax(axis=1)
         probes = min(self.probes, self.lists)
         probed = near >= np.partition(near, -probes, axis=1)[:, -probes][:, None]
@@ -103,7 +103,7 @@ class Partitions:
         self, number: int, which: np.ndarray, even: np.ndarray, odd: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         members = slice(int(self.starts[number]), int(self.starts[number + 1]))
-        return self.order[members], _near(even[which], odd[which], *parts(_unpacked(self.stored[members])))
+        return self.order[members], nearness(even[which], odd[which], *parts(unpacked(self.stored[members])))
 
 
 class _Found:
@@ -187,20 +187,19 @@ def partition(
     sample = rng.permutation(count)[: POINTS * lists]
     first = np.sort(sample[:lists])
     sample = np.sort(sample)
-    points = np.concatenate(parts(_unpacked(descriptors[sample])), axis=1)
+    points = np.concatenate(parts(unpacked(descriptors[sample])), axis=1)
     centroids = points[np.searchsorted(sample, first)]
     threads = workers or os.cpu_count() or 1
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         for _ in range(ITERATIONS):
-            pieces = pool.map(
-                lambda start: _nearest(points[start : start + _BLOCK], centroids), range(0, len(points), _BLOCK)
-            )
+            blocks = [points[start : start + _BLOCK] for start in range(0, len(points), _BLOCK)]
+            pieces = pool.map(_nearest, blocks, [centroids] * len(blocks))
             own, turned = (np.concatenate(found) for found in zip(*pieces, strict=True))
             centroids = _means(points, own, turned, centroids)
         centroids = centroids[_chain(centroids)]
 
         def assign(start: int) -> np.ndarray:
-            block = np.concatenate(parts(_unpacked(descriptors[start : start + _BLOCK])), axis=1)
+            block = np.concatenate(parts(unpacked(descriptors[start : start + _BLOCK])), axis=1)
             return _nearest(block, centroids)[0]
 
         own = np.concatenate(list(pool.map(assign, range(0, count, _BLOCK))))
@@ -216,11 +215,12 @@ def partition(
     return Partitions(even, odd, order, starts, stored, probes)
 
 
-def _unpacked(descriptors: np.ndarray) -> np.ndarray:
+def unpacked(descriptors: np.ndarray) -> np.ndarray:
+    """The inverse of `packed`, float32."""
     return descriptors.astype(np.float32) / np.float32(UNIT) if descriptors.dtype == np.int16 else descriptors
 
 
-def _near(even: np.ndarray, odd: np.ndarray, of_even: np.ndarray, of_odd: np.ndarray) -> np.ndarray:
+def nearness(even: np.ndarray, odd: np.ndarray, of_even: np.ndarray, of_odd: np.ndarray) -> np.ndarray:
     """Twice the larger of the products with a picture and with its mirror image, (Q, P) float32, exact."""
     turned = odd @ of_odd.T
     kept = even @ of_even.T

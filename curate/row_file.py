@@ -47,7 +47,7 @@ class RowFile:
 
     def write(self, start: int, values: np.ndarray) -> None:
         """Put rows in place, from row `start` on; the file grows where they reach beyond its end."""
-        data = memoryview(np.ascontiguousarray(values, self.dtype)).cast("B")
+        data = np.ascontiguousarray(values, self.dtype).reshape(-1).view(np.uint8).data
         offset, written = start * self._bytes, 0
         while written < len(data):
             written += os.pwrite(self._file, data[written:], offset + written)
@@ -80,7 +80,7 @@ class RowFile:
 
     def _read(self, start: int, count: int) -> np.ndarray:
         out = np.empty((count, *self._row), self.dtype)
-        view, offset, got = memoryview(out).cast("B") if out.size else memoryview(b""), start * self._bytes, 0
+        view, offset, got = out.reshape(-1).view(np.uint8).data, start * self._bytes, 0
         while got < len(view):
             more = os.preadv(self._file, [view[got:]], offset + got)
             if more == 0:
@@ -107,6 +107,12 @@ class RowFile:
             out[order[start:end]] = read[inorder[start:end] - first]
             start = end
         return out
+
+    def mapped(self) -> np.ndarray:
+        """The whole of it, memory-mapped, read only."""
+        if not self._rows:
+            return np.empty(self.shape, self.dtype)
+        return np.memmap(self.path, self.dtype, "r", shape=self.shape)
 
     def close(self) -> None:
         """Close the file, which stays."""

@@ -8,7 +8,7 @@ does not grow with the whole set, and blocks may be verified in any order and an
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,17 +16,20 @@ from itertools import islice
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from curate.candidates import Candidates, parts
+from curate import alignment, sketch
+from curate.candidates import parts
 from curate.copies import COPIES, CopyThreshold, synthetic_copies
 from curate.fingerprints import canonical, copy_descriptor, pixel_sha256
 from curate.leaks import SURE, ProtectedIndex
-from curate.partitions import Partitions, Rows, _near, _unpacked
+from curate.partitions import Partitions, Rows, nearness, unpacked
 
 CANDIDATES = 16  # looked at for each row, nearest first; a pair is looked at from both sides
 BLOCK = 4096  # rows verified together
 SAMPLE = 64  # rows of which copies of every kind are made to measure the recall
 
+_NONE = np.empty(0, np.int64)
 _READ = 4096
+_FEW = 64
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,16 @@ def find_pairs(
         kept: which of a block's pairs (query, row) to keep, bool; all by default.
         advance: is told how many rows are done, block by block.
     """
-    typical = np.zeros(len(images), np.float32)
+    typical = np.full(len(images), alignment.TYPICAL, np.float32)
     twins = equal_rows(images, workers)
     keys = [np.empty(0, np.int64)]
 
     def verify(block: slice) -> tuple[np.ndarray, ...]:
         rows = partitions.order[block]
         found = partitions.search(partitions.stored[block], CANDIDATES, SURE)
-        found = [np.append(some, twins[row]) if row in twins else some for row, some in zip(rows.tolist(), found)]
-        return rows, *verify_block(images, rows, found, threshold)
+        numbers = rows.tolist()
+        found = [np.append(some, twins.get(row, _NONE)) for row, some in zip(numbers, found, strict=True)]
+        return rows, *verify_block(images, rows, found, threshold, np.array([row in twins for row in numbers]))
 
     blocks = partitions.blocks(BLOCK)
     threads = workers or os.cpu_count() or 1
@@ -91,19 +95,45 @@ def find_pairs(
 
 
 def verify_block(
-    images: Rows, rows: np.ndarray, candidates: list[np.ndarray], threshold: CopyThreshold
+    images: Rows,
+    rows: np.ndarray,
+    candidates: list[np.ndarray],
+    threshold: CopyThreshold,
+    equal: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The verified pairs (query, row) of `rows` with their `candidates`, and the typical correlation of each of `rows`.
 
-    All row numbers are those of `images`.
+    All row numbers are those of `images`. A quick look (`curate.sketch`) says which rows are worth aligning with their
+    candidates; those that are `equal` (bool) to one of them, mirrored or not, are anyway.
     """
     others = np.setdiff1d(np.concatenate(candidates), rows)
     together = np.concatenate([rows, others])
-    order = np.argsort(together)
-    numbered = [order[np.searchsorted(together, some, sorter=order)] for some in candidates]
-    index = ProtectedIndex(_small(images, together), threshold, 1, _Given(numbered))
-    found = index.search(index.images[: len(rows)], np.arange(len(rows))[:, None], within=True)
-    return rows[found.query], together[found.protected], found.typical
+    numbered = _numbered(together, candidates)
+    small = _small(images, together)
+    worth = np.flatnonzero(equal | _worth(small, numbered))
+    chosen = np.concatenate([worth, np.setdiff1d(np.concatenate([numbered[k] for k in worth] or [worth]), worth)])
+    numbered = _numbered(chosen, [numbered[k] for k in worth])
+    index = ProtectedIndex(small[chosen], threshold, 1, _Given(numbered))
+    found = index.search(index.images[: len(worth)], np.arange(len(worth))[:, None], within=True)
+    typical = np.full(len(rows), alignment.TYPICAL, np.float32)
+    typical[worth] = found.typical
+    return together[chosen[found.query]], together[chosen[found.protected]], typical
+
+
+def _numbered(rows: np.ndarray, lists: list[np.ndarray]) -> list[np.ndarray]:
+    """Lists of rows as lists of their places in `rows`."""
+    order = np.argsort(rows)
+    return [order[np.searchsorted(rows, some, sorter=order)] for some in lists]
+
+
+def _worth(images: np.ndarray, candidates: list[np.ndarray]) -> np.ndarray:
+    """Which of the first images may be the same picture as one of their candidates, bool."""
+    templates, worth = sketch.templates(images), np.zeros(len(candidates), bool)
+    for start in range(0, len(candidates), _FEW):
+        for k, window in enumerate(sketch.windows(images[start : min(start + _FEW, len(candidates))]), start):
+            others = candidates[k][candidates[k] != k]
+            worth[k] = (sketch.correlate(window, templates[others]) >= sketch.PROMISING).any()
+    return worth
 
 
 @dataclass(frozen=True)
@@ -142,11 +172,11 @@ def measured_recall(images: Rows, descriptors: Rows, partitions: Partitions, see
     queries = copy_descriptor(np.concatenate([synthetic_copies(pictures, kind, rng) for kind in COPIES]))
     original = np.tile(sample, len(COPIES))
     even, odd = parts(queries)
-    own = _near(even, odd, *parts(_unpacked(descriptors[sample])))
+    own = nearness(even, odd, *parts(unpacked(descriptors[sample])))
     own = own[np.arange(len(own)), np.tile(np.arange(len(sample)), len(COPIES))]
     nearer = np.zeros(len(queries), np.int64)
     for start in range(0, len(descriptors), _READ):
-        near = _near(even, odd, *parts(_unpacked(descriptors[start : start + _READ])))
+        near = nearness(even, odd, *parts(unpacked(descriptors[start : start + _READ])))
         nearer += (near > own[:, None]).sum(axis=1)
     flat = (nearer < CANDIDATES) | (own >= 2 * SURE)
     found = partitions.search(queries, CANDIDATES, SURE)
