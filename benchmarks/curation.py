@@ -27,6 +27,7 @@ from rich.console import Console
 
 from curate import quality, sources
 from curate.config import BuildConfig
+from curate.digests import Digests
 from curate.evidence import Evidence
 from curate.fingerprints import copy_descriptor
 from curate.inputs import Inputs, resolve_inputs
@@ -52,7 +53,7 @@ def stages(config: BuildConfig, inputs: Inputs, reference: Reference, folder: Pa
     measured = [
         measure_batch(config, inputs, reference, *batch) for batch in zip(raw, pixels, reasons, sizes, strict=True)
     ]
-    parts = [settle_batch(dict(batch), set(), inputs.labels, reference, config.seed) for batch in measured]
+    parts = [settle_batch(dict(batch), Digests(), inputs.labels, reference, config.seed) for batch in measured]
 
     def hash_all() -> None:
         for batch, original in zip(pixels, sizes, strict=True):

@@ -15,12 +15,14 @@ from rich.console import Console
 
 from curate import contamination, dedup, sampling
 from curate.config import BuildConfig, check
-from curate.evidence import ID, ID_NESS, Batch, Evidence, Partners, narrowest
+from curate.digests import hexadecimal
+from curate.evidence import ID, ID_NESS, Evidence, Partners, narrowest
 from curate.inputs import Inputs, identity, resolve_inputs
 from curate.outputs import BuildResult, existing
 from curate.record import Tally, measured_contamination, versions
 from curate.reference import Reference, prepare_reference
 from curate.stream import MeasuredBatches, stream_corpus
+from curate.survivors import Survivors
 from curate.workspace import Workspace
 from srood import images, outliers
 from srood.errors import InputError
@@ -63,31 +65,33 @@ def build(
         work.write("id", measured.id_images())
     reference = prepare_reference(config, inputs, work, console, search=measured is None)
     tally, evidence = Tally(), Evidence(config.seed)
-    columns = stream_corpus(config, inputs, reference, work, tally, evidence, console, measured)
+    survivors = stream_corpus(config, inputs, reference, work, tally, evidence, console, measured)
+    columns = survivors.columns
     narrow = narrowest(columns["leak_similarity"], columns.pop("leak_row"), reference.protected_batch())
     reference.release_protected()  # the next stage builds an index of its own
 
-    count, descriptor = len(columns["key"]), columns.pop("descriptor_and_leaks")
-    leaked = np.arange(len(descriptor)) >= count
+    count, whole = len(survivors), survivors.batch()
+    with_leaks = survivors.with_leaks()
+    leaked = np.arange(len(with_leaks[0])) >= count
     with progress_bar("images", console) as progress:
-        progress.add_task(f"near-duplicates among {len(descriptor):,} images", total=None, note="")
-        found = dedup.group_duplicates(columns.pop("image_and_leaks"), descriptor, reference.copies, leaked)
-    representative = found[:count]
+        progress.add_task(f"near-duplicates among {len(leaked):,} images", total=None, note="")
+        found = dedup.find_groups(*with_leaks, reference.copies, leaked, folder=work.folder, seed=config.seed)
+    representative = found.representative[:count]
     kept = np.flatnonzero(representative == np.arange(count))
     with_leak = int((representative == dedup.WITH_A_LEAK).sum())  # a group that touches a protected image goes whole
     dropped = {"repeats an earlier row": count - len(kept) - with_leak, "in a group with a leak": with_leak}
     tally.add("near-duplicates", count, dropped)
-    whole = Batch.of_columns(columns)
     repeats = np.flatnonzero((representative >= 0) & (representative != np.arange(count)))
     first = Partners(whole, representative[repeats])
     evidence.drop_all("near-duplicates", "repeats an earlier row", whole, repeats, first)
     evidence.drop_all("near-duplicates", "in a group with a leak", whole, np.flatnonzero(representative < 0))
 
     plan = sampling.parse(config.sample)
-    sample = sampling.draw(plan, columns, kept, config.size, config.seed, config.clusters)
+    sample = sampling.draw(
+        plan, {**columns, "embedding": survivors.embedding}, kept, config.size, config.seed, config.clusters
+    )
     notes += sampling.remarks(plan, inputs.embedder.name, columns["label"][kept])
     chosen, columns["cluster"] = sample.rows, sample.cluster
-    columns.pop("embedding")
     not_drawn = np.setdiff1d(kept, np.concatenate([chosen, sample.outside]))
     tally.add("sample", len(kept), {"outside the band": len(sample.outside), "not drawn": len(not_drawn)})
     evidence.drop_all("sample", "outside the band", whole, sample.outside)
@@ -103,13 +107,14 @@ def build(
         raise InputError("no row is left to write; weaken --id-recall or --exclude-labels, or name another --source")
 
     manifest = describe(config, inputs, reference, work, tally, columns, chosen) | {"sampling": sample.record}
+    manifest["near_duplicates"] = {"index": found.index}
     if config.dry_run:
         return BuildResult(config.out, manifest, False, tuple(notes))
     evidence.add_kept(whole, columns, chosen, narrow)
     evidence.count(ID, "held-out ID images", reference.held_out)
     evidence.count(ID_NESS, "held-out ID images", reference.held_out_id_ness)
     count = -(-len(chosen) // config.shard_rows)
-    shards = _shards(columns, chosen, config.shard_rows)
+    shards = _shards(survivors, chosen, config.shard_rows)
     outliers.write_set(config.out, shards, count, manifest, work.folder, evidence.to_arrays())
     work.remove()
     return BuildResult(config.out, outliers.read_manifest(config.out), True, tuple(notes))
@@ -118,11 +123,11 @@ def build(
 # ---- what is written ------------------------------------------------------------------------------------------------
 
 
-def _shards(columns: dict[str, np.ndarray], chosen: np.ndarray, shard_rows: int) -> Iterator[dict[str, np.ndarray]]:
-    kept = {name: values[chosen] for name, values in columns.items() if name not in ("image", "leak_similarity")}
+def _shards(survivors: Survivors, chosen: np.ndarray, shard_rows: int) -> Iterator[dict[str, np.ndarray]]:
     for start in range(0, len(chosen), shard_rows):
-        rows = slice(start, start + shard_rows)
-        yield {"image": columns["image"][chosen[rows]], **{name: values[rows] for name, values in kept.items()}}
+        rows = chosen[start : start + shard_rows]
+        kept = {name: values[rows] for name, values in survivors.columns.items() if name != "leak_similarity"}
+        yield {"image": survivors.image[rows], **kept, "sha256": hexadecimal(kept["sha256"])}
 
 
 def describe(

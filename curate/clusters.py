@@ -9,6 +9,8 @@ import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from curate.partitions import Rows
+
 MOST = 256  # clusters by default, at most
 ITERATIONS = 20
 POINTS = 256  # rows a cluster is trained on, at most; all rows are assigned
@@ -20,11 +22,11 @@ def default_clusters(rows: int) -> int:
     return int(max(1, min(MOST, round(rows**0.5))))
 
 
-def cluster(vectors: np.ndarray, rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+def cluster(vectors: Rows, rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     """The cluster of each of the given rows, (n,) int64 in [0, clusters), by cosine similarity.
 
     Args:
-        vectors: (N, D) float16 or float32 of unit length; may be a memory-mapped file, of which blocks are read.
+        vectors: (N, D) float16 or float32 of unit length; may be a file, of which blocks are read.
         rows: (n,) int64, the row numbers to be clustered.
         clusters: how many; no more than rows are made.
         seed: decides the rows that are trained on and the first centroids.

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from curate.partitions import Rows
 from srood import outliers
 from srood.errors import InputError
 from srood.hdf5 import open_plain
 
 PER_GROUP = 24  # rows shown of a stage and reason
+ROWS = 1 << 16  # rows that are drawn from at once
 SIDE = 64  # larger pictures are made this small
 CANDIDATE_PAIRS = 2048  # the closest rows that passed, whose partners are held until it is known which are kept
 PREFIX = "evidence."
@@ -31,19 +33,31 @@ EDGES = {of: np.linspace(-end, end, BINS + 1) for of, end in ((LEAK, 1), (ID, 1)
 
 
 @dataclass(frozen=True)
+class _Keys(Sequence[str]):
+    """Keys that are decoded when they are asked for: as texts, those of millions of rows take much memory."""
+
+    encoded: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.encoded[row].decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Rows to draw from: keys, images uint8 (N, H, W, 3), and labels (N,), -1 where there is none."""
+    """Rows to draw from: keys, images uint8 (N, H, W, 3), an array or a file that is read like one, and labels (N,), -1
+    where there is none."""
 
     keys: Sequence[str]
-    images: np.ndarray
+    images: Rows
     labels: np.ndarray | None = None
 
     @classmethod
-    def of_columns(cls, columns: Mapping[str, np.ndarray]) -> Batch:
+    def of_columns(cls, columns: Mapping[str, Any]) -> Batch:
         """The rows of columns as a shard has them."""
-        return cls(
-            [key.decode("utf-8", "surrogateescape") for key in columns["key"]], columns["image"], columns["label"]
-        )
+        return cls(_Keys(columns["key"]), columns["image"], columns["label"])
 
 
 @dataclass(frozen=True)
@@ -103,10 +117,20 @@ class Evidence:
             self._add(stage, reason, batch, rows, places, ranks, similarity, partners, pictures)
 
     def drop_all(
-        self, stage: str, reason: str, batch: Batch, rows: np.ndarray, partners: Partners | None = None
+        self,
+        stage: str,
+        reason: str,
+        batch: Batch,
+        rows: np.ndarray,
+        partners: Partners | None = None,
+        similarity: np.ndarray | None = None,
     ) -> None:
-        """Draw from `rows`, all of which a stage dropped for one reason."""
-        self.drop(stage, batch, rows, [reason] * len(rows), partners=partners)
+        """Draw from `rows`, all of which a stage dropped for one reason; they may be many, and are taken in turns."""
+        for start in range(0, len(rows), ROWS):
+            some = slice(start, start + ROWS)
+            beside = Partners(partners.batch, partners.rows[some]) if partners else None
+            near = None if similarity is None else similarity[some]
+            self.drop(stage, batch, rows[some], [reason] * len(rows[some]), near, beside)
 
     def pairs(
         self, reason: str, batch: Batch, rows: np.ndarray, similarity: np.ndarray, partners: Partners, largest: bool
@@ -167,7 +191,10 @@ class Evidence:
         partners: Partners | None,
         pictures: bool,
     ) -> None:
-        order = sorted(range(len(places)), key=lambda i: (ranks[i], batch.keys[int(rows[places[i]])]))[:PER_GROUP]
+        few: Sequence[int] = range(len(places))
+        if len(few) > PER_GROUP:  # the rest need no key to be compared by
+            few = np.flatnonzero(ranks <= np.partition(ranks, PER_GROUP - 1)[PER_GROUP - 1]).tolist()
+        order = sorted(few, key=lambda i: (ranks[i], batch.keys[int(rows[places[i]])]))[:PER_GROUP]
         shown = []
         for i in order:
             place, row = places[i], int(rows[places[i]])

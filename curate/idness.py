@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from curate.partitions import Rows
+
 CURVE_POINTS = 21
 WEIGHTS = {"neighbour": 1, "class": 2, "energy": 1}
 SHRINKAGE = 1.0  # of the within-class covariance, in units of its mean eigenvalue
@@ -46,11 +48,10 @@ class IdThreshold:
 
 @dataclass(frozen=True)
 class Measured:
-    """Rows as the embedder saw them: `vectors` (N, D) of unit length, float16 or float32 (a memory-mapped file will
-    do), `similarity` (N,) to the nearest ID training image, `energy` (N,) of the classifier, None where there is none.
-    """
+    """Rows as the embedder saw them: `vectors` (N, D) of unit length, float16 or float32, in an array or a file;
+    `similarity` (N,) to the nearest ID training image, `energy` (N,) of the classifier, None where there is none."""
 
-    vectors: np.ndarray
+    vectors: Rows
     similarity: np.ndarray
     energy: np.ndarray | None = None
 
@@ -93,19 +94,28 @@ class IdScale:
     @classmethod
     def calibrate(cls, classes: IdClasses, corpus: Measured, held_out: Measured) -> tuple[IdScale, np.ndarray]:
         """The scale, and the ID-ness of the held-out ID images, float32 (H,)."""
+        return cls.calibrate_and_score(classes, corpus, held_out)[:2]
+
+    @classmethod
+    def calibrate_and_score(
+        cls, classes: IdClasses, corpus: Measured, held_out: Measured
+    ) -> tuple[IdScale, np.ndarray, np.ndarray]:
+        """As `calibrate`, with the ID-ness of the corpus, float32 (N,), for which it is measured only once."""
         total = np.zeros(classes.centre.shape)
         for _, block in _blocks(corpus.vectors):
             total += block.sum(axis=0)
         middle = (total / max(len(corpus.vectors), 1) + classes.centre) / 2 if len(corpus.vectors) else classes.centre
         raw = cls(classes, middle, np.ones(3))
-        measured = raw.measurements(corpus if len(corpus.vectors) else held_out)
+        of_held = raw.measurements(held_out)
+        measured = raw.measurements(corpus) if len(corpus.vectors) else of_held
         deviation = measured.std(axis=0)
         # what is the same for every row tells nothing; dividing by next to nothing would make noise of it
         spread = np.where(deviation > 1e-9, deviation, np.inf)
-        sums = _combine(raw.measurements(held_out), spread)
+        sums = _combine(of_held, spread)
         unit = float(sums.std())
         scale = cls(classes, middle, spread, float(sums.mean()), unit if unit > 1e-9 else 1.0)
-        return scale, scale._on_scale(sums)
+        of_corpus = _combine(measured, spread) if len(corpus.vectors) else np.empty(0)
+        return scale, scale._on_scale(sums), scale._on_scale(of_corpus)
 
     def score(self, rows: Measured) -> np.ndarray:
         """ID-ness of rows, float32 (N,), to four decimals: rounding hides in which order sums were made."""
@@ -158,7 +168,7 @@ def calibrate(id_ness: np.ndarray, recall: float) -> IdThreshold:
     return IdThreshold(recall, threshold(recall), tuple((round(float(s), 2), threshold(float(s))) for s in shares))
 
 
-def _blocks(vectors: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _blocks(vectors: Rows) -> Iterator[tuple[int, np.ndarray]]:
     for start in range(0, len(vectors), BLOCK):
         yield start, np.asarray(vectors[start : start + BLOCK], np.float64)
 

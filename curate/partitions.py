@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -32,9 +32,12 @@ _BLOCK = 1024  # rows assigned at once
 class Rows(Protocol):
     """Rows of an array, or of a file that is read like one."""
 
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
     def __len__(self) -> int: ...
 
-    def __getitem__(self, key: slice | np.ndarray, /) -> np.ndarray: ...
+    def __getitem__(self, key: Any, /) -> np.ndarray: ...
 
 
 def packed(descriptors: np.ndarray) -> np.ndarray:

@@ -49,9 +49,9 @@ class Reference:
 
     def calibrate_id(self, corpus: idness.Measured) -> np.ndarray:
         """Put ID-ness on its scale with the rows of the corpus; return theirs, float32 (N,)."""
-        self.id_scale, self.held_out_id_ness = idness.IdScale.calibrate(self.id_classes, corpus, self.held_out_rows)
-        self.corpus_id_ness = self.id_scale.score(corpus)
-        return self.corpus_id_ness
+        found = idness.IdScale.calibrate_and_score(self.id_classes, corpus, self.held_out_rows)
+        self.id_scale, self.held_out_id_ness, self.corpus_id_ness = found
+        return found[2]
 
     def protected_batch(self) -> Batch | None:
         """The protected images with their keys, to be shown; None where nothing is protected."""

@@ -53,6 +53,12 @@ class RowFile:
             written += os.pwrite(self._file, data[written:], offset + written)
         self._rows = max(self._rows, start + len(values))
 
+    def __setitem__(self, key: slice, values: np.ndarray) -> None:
+        start, stop, step = key.indices(max(self._rows, key.stop or 0))
+        if step != 1 or stop - start != len(values):
+            raise ValueError(f"{len(values)} rows do not fit {key}")
+        self.write(start, values)
+
     def truncate(self, rows: int) -> None:
         """Keep the first rows only."""
         os.ftruncate(self._file, rows * self._bytes)
@@ -123,3 +129,13 @@ class RowFile:
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self.close()
+
+
+def compact(rows: Any, keep: np.ndarray, block: int = 65536) -> int:
+    """Move the rows to keep (bool) to the front of a file or an array, some at a time; return how many they are."""
+    end = 0
+    for start in range(0, len(rows), block):
+        chosen = rows[start : start + block][keep[start : start + block]]
+        rows[end : end + len(chosen)] = chosen
+        end += len(chosen)
+    return end

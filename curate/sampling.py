@@ -76,7 +76,7 @@ def parse(text: str) -> Plan:
 
 def draw(
     plan: Plan,
-    columns: Mapping[str, np.ndarray],
+    columns: Mapping[str, Any],
     survivors: np.ndarray,
     size: int,
     seed: int,

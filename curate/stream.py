@@ -15,13 +15,16 @@ from typing import Any, Protocol
 import numpy as np
 from rich.console import Console
 
-from curate import id_stage, quality, sources
+from curate import quality, sources
 from curate.config import BuildConfig
+from curate.digests import Digests
 from curate.evidence import CLEAREST, DOUBTFUL, LEAK, Batch, Evidence, Partners
 from curate.fingerprints import copy_descriptor
+from curate.id_stage import drop_id_rows
 from curate.inputs import ExcludedLabels, Inputs
 from curate.record import Tally
 from curate.reference import Reference
+from curate.survivors import Survivors
 from curate.workspace import Workspace
 from srood import images, outliers
 from srood.errors import InputError
@@ -49,44 +52,42 @@ def stream_corpus(
     evidence: Evidence,
     console: Console,
     measured: MeasuredBatches | None = None,
-) -> dict[str, np.ndarray]:
-    """Take every batch of the corpus through the stages up to the ID stage; return what survives, column by column.
+) -> Survivors:
+    """Take every batch of the corpus through the stages up to the ID stage; return what survives.
 
     Batches that are `measured` already are not read from the corpus.
     """
-    seen: set[bytes] = set()
-    parts: list[dict[str, np.ndarray]] = []
-    source = start = 0
+    seen, survivors = Digests(), Survivors(work.folder)
+    source = start = number = 0
     with progress_bar("images", console) as progress:
         task = progress.add_task("corpus", total=inputs.corpus.num_rows(), note="")
 
         def take(part: dict[str, np.ndarray]) -> None:
-            seen.update(part.pop("digest").tolist())
+            seen.add(part.pop("digest"))
             tally.add_json(str(part.pop("tally")))
             evidence.take_part(part)
             rows = part.pop("next")
             progress.advance(task, int(rows[2]))
             progress.update(task, note=f"{tally.left('leaks'):,} left")
-            for name in ("image", "leaked_image", "embedding"):  # read again when gathered
-                part.pop(name)
-            parts.append(part)
+            survivors.take(part)
 
-        while (part := work.read(f"part-{len(parts):06d}")) is not None:
+        while (part := work.read(f"part-{number:06d}")) is not None:
             source, start = int(part["next"][0]), int(part["next"][1])
             take(part)
+            number += 1
         if measured is not None:
-            batches = _stored(measured, len(parts))
+            batches = _stored(measured, number)
         else:
-            batches = measured_batches(config, inputs, reference, source, start, len(parts))
+            batches = measured_batches(config, inputs, reference, source, start, number)
         for number, batch in batches:
             part = settle_batch(batch, seen, inputs.labels, reference, config.seed)
             work.write(f"part-{number:06d}", part)
             take(part)
-    if not parts:
+    if not survivors.started:
         raise InputError("--source: the corpus holds no rows; name another")
-    embedding = _embeddings(parts, work)
-    keep = id_stage.drop_id_rows(parts, embedding, reference, work, tally, evidence)
-    return _join(parts, keep, id_stage.compact(embedding, np.concatenate(keep)), work, config.image_size)
+    survivors.join()
+    drop_id_rows(survivors, reference, tally, evidence)
+    return survivors
 
 
 def measured_batches(
@@ -187,7 +188,7 @@ def measure_batch(
 
 
 def settle_batch(
-    measured: dict[str, np.ndarray], seen: set[bytes], labels: ExcludedLabels, reference: Reference, seed: int
+    measured: dict[str, np.ndarray], seen: Digests, labels: ExcludedLabels, reference: Reference, seed: int
 ) -> dict[str, np.ndarray]:
     """One measured batch through the stages; `seen` holds the digests of earlier batches and is not changed here."""
     tally, evidence = Tally(), Evidence(seed)
@@ -205,8 +206,8 @@ def settle_batch(
     rows = rows[drop("quality", rows, _reasons(measured["flaw"][rows]))]
 
     first: dict[bytes, int] = {}
-    for row, value in zip(rows.tolist(), digest[rows].tolist(), strict=True):
-        if value not in seen:
+    for row, value, known in zip(rows.tolist(), digest[rows].tolist(), seen.holds(digest[rows]).tolist(), strict=True):
+        if not known:
             first.setdefault(value, row)
     repeats = [None if first.get(digest[row]) == row else "same pixels as an earlier row" for row in rows]
     rows = rows[drop("exact duplicates", rows, repeats)]
@@ -264,44 +265,3 @@ def _count(reasons: Iterator[str]) -> dict[str, int]:
     for reason in reasons:
         counts[reason] = counts.get(reason, 0) + 1
     return counts
-
-
-def _join(
-    parts: list[dict[str, np.ndarray]],
-    keep: list[np.ndarray],
-    embedding: np.ndarray,
-    work: Workspace,
-    image_size: int,
-) -> dict[str, np.ndarray]:
-    """Columns over all parts, of images the rows to `keep`. Images are gathered in a memory-mapped file, which the
-    kernel may page out, and so are embeddings.
-
-    `image_and_leaks` and `descriptor_and_leaks` hold the rows of the other columns first and then the leaks.
-    """
-    rows = sum(len(part["key"]) for part in parts)
-    leaks = sum(len(part["leaked_descriptor"]) for part in parts)
-    shape = (max(1, rows + leaks), image_size, image_size, 3)  # a file of no bytes cannot be mapped
-    gathered = np.memmap(work.folder / "images.bin", np.uint8, "w+", shape=shape)[: rows + leaks]
-    start = 0
-    for name in ("image", "leaked_image"):
-        for number in range(len(parts)):
-            stored = work.read_array(f"part-{number:06d}", name)
-            stored = stored[keep[number]] if name == "image" else stored
-            gathered[start : start + len(stored)] = stored
-            start += len(stored)
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    columns["embedding"] = embedding
-    descriptor = np.concatenate([columns.pop("descriptor"), columns.pop("leaked_descriptor")])
-    return {"image": gathered[:rows], **columns, "image_and_leaks": gathered, "descriptor_and_leaks": descriptor}
-
-
-def _embeddings(parts: list[dict[str, np.ndarray]], work: Workspace) -> np.ndarray:
-    """(rows, D) float16 over all parts, gathered in a memory-mapped file."""
-    rows = sum(len(part["key"]) for part in parts)
-    shape = (max(1, rows), work.read_array("part-000000", "embedding").shape[1])
-    gathered = np.memmap(work.folder / "embeddings.bin", np.float16, "w+", shape=shape)[:rows]
-    start = 0
-    for number, part in enumerate(parts):
-        gathered[start : start + len(part["key"])] = work.read_array(f"part-{number:06d}", "embedding")
-        start += len(part["key"])
-    return gathered

@@ -5,7 +5,6 @@ from sklearn.metrics import roc_auc_score
 
 from curate import idness
 from curate.embedders import unit_length
-from curate.id_stage import compact
 from curate.neighbours import IdIndex
 
 
@@ -120,14 +119,6 @@ def test_curve_runs_from_no_recall_to_all():
     assert np.all(np.diff(recalls) > 0) and np.all(np.diff(thresholds) <= 0)
     for recall, threshold in curve[1:]:
         assert abs((id_ness >= np.float32(threshold)).mean() - recall) <= 2 / 500
-
-
-def test_compact_moves_rows_to_the_front():
-    rows = np.random.default_rng(0).random((1_000, 3))
-    keep = np.random.default_rng(1).random(1_000) < 0.4
-    expected = rows[keep]
-    assert np.array_equal(compact(rows, keep, block=64), expected)
-    assert len(compact(rows, np.zeros(1_000, bool))) == 0
 
 
 @pytest.fixture(scope="module")

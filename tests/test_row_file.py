@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from curate import row_file
-from curate.row_file import RowFile
+from curate.row_file import RowFile, compact
 
 
 def test_rows_are_those_of_an_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +43,15 @@ def test_rows_are_replaced_and_cut_off(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again[:], rows[:])
     with pytest.raises(OSError, match="ends before row 7"):
         RowFile(tmp_path / "rows.bin", (2,), np.float32, rows=7)[5:]
+
+
+def test_compact_moves_rows_to_the_front(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).random((1_000, 3))
+    keep = np.random.default_rng(1).random(1_000) < 0.4
+    file = RowFile(tmp_path / "rows.bin", (3,), np.float64)
+    file.append(array)
+    file.truncate(compact(file, keep, block=64))
+    np.testing.assert_array_equal(file[:], array[keep])
+    assert compact(file, np.zeros(len(file), bool)) == 0
+    rows = array.copy()
+    np.testing.assert_array_equal(rows[: compact(rows, keep, block=64)], array[keep])

@@ -20,9 +20,9 @@ from curate.copies import CopyThreshold
 from curate.deriving import joining
 from curate.deriving.parents import Parent, check_apart, gather_images, open_parent
 from curate.deriving.writing import derivation, recipe_of, stage, workspace, write
-from curate.id_stage import compact
 from curate.outputs import BuildResult, check_out, existing
 from curate.record import versions
+from curate.row_file import compact
 from srood.errors import InputError
 from srood.progress import progress_bar
 
@@ -72,16 +72,19 @@ def merge(config: MergeConfig, console: Console | None = None) -> BuildResult:
     kept = in_order(columns["sha256"], columns["label"], of, config.seed)
     with workspace(config.out, recipe) as work:
         images = gather_images(parents, of[kept], row[kept], work.folder / "images.bin")
-        dropped = {EXACT: total - len(kept)}
+        dropped, index = {EXACT: total - len(kept)}, None
         if not config.keep_near_duplicates:
-            first = distinct(images, joining.strictest_threshold(parents), console or Console(stderr=True))
+            threshold = joining.strictest_threshold(parents)
+            found = groups(images, threshold, console or Console(stderr=True), work.folder)
+            first, index = found.representative == np.arange(len(images)), found.index
             dropped[NEAR] = int((~first).sum())
-            images, kept = compact(images, first, GATHERED), kept[first]
+            images, kept = images[: compact(images, first, GATHERED)], kept[first]
         columns = {name: values[kept] for name, values in columns.items()}
         if "cluster" in columns:
             columns["cluster"] = _dense(columns["cluster"])
         manifest = {
             **describe(parents, columns, config, stage("merge", total, dropped), notes),
+            "near_duplicates": {"index": index},
             "recipe": recipe,
             "derived": derivation("merge", config.options(), parents, notes),
         }
@@ -199,9 +202,8 @@ def in_order(sha256: np.ndarray, label: np.ndarray, of: np.ndarray, seed: int) -
     return rows[np.array(sorted(range(len(rank)), key=rank.__getitem__), np.int64)]
 
 
-def distinct(images: np.ndarray, threshold: CopyThreshold, console: Console) -> np.ndarray:
-    """Which of `images` (N, H, W, 3) repeat no earlier one by this threshold, bool (N,)."""
+def groups(images: np.ndarray, threshold: CopyThreshold, console: Console, folder: Path) -> dedup.Groups:
+    """Groups of the same picture among `images` (N, H, W, 3) by this threshold; what it takes lies in `folder`."""
     with progress_bar("images", console) as progress:
         progress.add_task(f"near-duplicates among {len(images):,} images", total=None, note="")
-        representative = dedup.group_duplicates(images, None, threshold)
-    return np.asarray(representative == np.arange(len(images)))
+        return dedup.find_groups(images, None, threshold, folder=folder)
