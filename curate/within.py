@@ -80,7 +80,7 @@ def find_pairs(
     blocks = partitions.blocks(BLOCK)
     threads = workers or os.cpu_count() or 1
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
-        while some := list(islice(blocks, threads)):
+        while some := list(islice(blocks, 8 * threads)):
             for rows, query, row, reached in pool.map(verify, some):
                 typical[rows] = reached
                 if kept is not None:

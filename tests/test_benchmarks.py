@@ -144,3 +144,36 @@ def test_outlier_readers_give_every_row(tmp_path, monkeypatch):
         rows = [row if row.shape[-1] == 3 else row.transpose(1, 2, 0) for batch in batches for row in batch]
         assert sorted(row.tobytes() for row in rows) == sorted(image.tobytes() for image in images), name
         assert rows[0].dtype == np.uint8 and [row.tobytes() for row in rows] != [i.tobytes() for i in images]
+
+
+def test_scale(made_up, tmp_path):
+    options = ["--rows", "2000", "1100", "--size", "50", "--id-images", "60", "--calibration-images", "30"]
+    text, figures = run(made_up, tmp_path, "scale.py", *options, "--protected", "5", "--folder", str(tmp_path))
+    small, large = figures["builds"]
+    assert (small["rows"], large["rows"]) == (1100, 2000) and small["written"] == large["written"] == 50
+    assert text.startswith(f"{figures['ratios']['time per image']:8.2f}  time per image, 2,000 rows / 1,100 rows")
+    counted = 1e6 * (large["seconds"] - large["stages"]["reference"]) / 2000
+    assert large["microseconds_per_row"] == pytest.approx(counted)
+    assert 0 < sum(large["stages"].values()) <= large["seconds"] and min(large["stages"].values()) > 0
+    assert large["peak_bytes"] > max(large["anonymous_bytes"].values()) > 1e7
+    assert large["near_duplicates"] == {"kind": "flat"}
+    assert not any(path.is_dir() for path in tmp_path.iterdir())
+
+
+def test_scale_makes_copies_that_lie_apart(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    scale = importlib.import_module("scale")
+    real = np.random.default_rng(0).integers(0, 256, (50, 44, 44, 3), np.uint8)
+    made = scale.Pictures(real, 4096, 2)
+    rows = [row.data for row in made.rows()]
+    assert len(rows) == 4096 and [row.key for row in made.rows(4090)][0] == "#4090"
+    np.testing.assert_array_equal(next(made.rows(1500)).data, rows[1500])
+    pictures = np.stack(rows).astype(int)
+    middle = pictures[:, 2:-2, 2:-2]
+    for row in (0, 1300):
+        moved = [np.roll(pictures[row + 2048], move, (0, 1))[2:-2, 2:-2] for move in np.ndindex(5, 5)]
+        moved += [np.roll(pictures[row + 2048], (-a, -b), (0, 1))[2:-2, 2:-2] for a, b in np.ndindex(3, 3)]
+        moved += [np.roll(pictures[row + 2048], (a, -b), (0, 1))[2:-2, 2:-2] for a, b in np.ndindex(3, 3)]
+        moved += [np.roll(pictures[row + 2048], (-a, b), (0, 1))[2:-2, 2:-2] for a, b in np.ndindex(3, 3)]
+        assert min(abs(picture - middle[row]).max() for picture in moved) <= 8  # noise of both
+    assert abs(middle[0] - middle[1]).max() > 60

@@ -75,8 +75,8 @@ def merge(config: MergeConfig, console: Console | None = None) -> BuildResult:
         dropped, index = {EXACT: total - len(kept)}, None
         if not config.keep_near_duplicates:
             threshold = joining.strictest_threshold(parents)
-            found = groups(images, threshold, console or Console(stderr=True), work.folder)
-            first, index = found.representative == np.arange(len(images)), found.index
+            same = groups(images, threshold, console or Console(stderr=True), work.folder)
+            first, index = same.representative == np.arange(len(images)), same.index
             dropped[NEAR] = int((~first).sum())
             images, kept = images[: compact(images, first, GATHERED)], kept[first]
         columns = {name: values[kept] for name, values in columns.items()}
