@@ -41,15 +41,15 @@ _FAINT = 6.0 * _ONE**2  # a texture of this length (a quarter of a grey level at
 _BATCH = 2048
 
 
-def templates(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W, 3) -> int8 (N, 11, 576): the middle of each image at each scale, band-passed, of length 480.
+def templates(images: np.ndarray, scales: int = len(SCALES)) -> np.ndarray:
+    """uint8 (N, H, W, 3) -> int8 (N, S, 576): the middle of each image at the first S scales, band-passed, length 480.
 
     Of the 576 numbers the left half of the window comes first, and then the right half mirrored, both line by line.
     """
-    out = np.empty((len(images), len(SCALES), _AREA), np.int8)
+    out = np.empty((len(images), scales, _AREA), np.int8)
     for start in range(0, len(images), _BATCH):
         grey = luminance(canonical(images[start : start + _BATCH]))
-        for k, (down, across) in enumerate(_TEMPLATE_WEIGHTS):
+        for k, (down, across) in enumerate(_TEMPLATE_WEIGHTS[:scales]):
             unit = _unit(_band(grey, down, across).reshape(len(grey), _AREA), _TEMPLATE_UNIT)
             halves = _halves(np.clip(unit, -127, 127).reshape(len(grey), WINDOW, WINDOW))
             out[start : start + len(grey), k] = np.concatenate(halves, axis=1)
