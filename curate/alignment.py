@@ -76,10 +76,33 @@ def windows(images: np.ndarray) -> np.ndarray:
 
 def correlate(window: np.ndarray, template: np.ndarray) -> np.ndarray:
     """Best correlation over windows, mirrored or not, and scales: float32 (2, 81, 288), int8 (K, S, 576) -> (K,)."""
-    even, odd = _products(window, template)
-    even += np.abs(odd, out=odd)
-    best = even.max(axis=1).reshape(template.shape[:2]).max(axis=1)
-    return best / np.float32(2 * _TEMPLATE_UNIT * _WINDOW_UNIT)
+    return _best(*_products(window, *_parts(template)), template.shape[1])
+
+
+def rough_templates(template: np.ndarray) -> np.ndarray:
+    """int8 (N, S, 576) -> int16 (N, S, 2, 72): even and odd part, summed over 2x2 pixels."""
+    out = np.empty((*template.shape[:2], 2, _AREA // 8), np.int16)
+    for start in range(0, len(template), _BATCH):
+        rows = template[start : start + _BATCH]
+        even, odd = (rough(part).reshape(*rows.shape[:2], -1) for part in _parts(rows))
+        out[start : start + len(rows), :, 0], out[start : start + len(rows), :, 1] = even, odd
+    return out
+
+
+def rough(parts: np.ndarray) -> np.ndarray:
+    """Even or odd parts (..., 288), summed over 2x2 pixels, (..., 72)."""
+    rows = parts.reshape(*parts.shape[:-1], WINDOW, WINDOW // 2)
+    rows = rows[..., 0::2, :] + rows[..., 1::2, :]
+    return (rows[..., 0::2] + rows[..., 1::2]).reshape(*parts.shape[:-1], -1)
+
+
+def rough_correlate(window: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """As `correlate`, at half the resolution: `rough` windows (2, 81, 72), int16 (K, S, 2, 72) -> (K,).
+
+    It is less than the correlation where pictures agree in their fine detail too.
+    """
+    even, odd = np.ascontiguousarray(template.reshape(-1, 2, _AREA // 8).transpose(1, 0, 2), np.float32)
+    return _best(*_products(window, even, odd), template.shape[1]) / np.float32(4)
 
 
 def align(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,7 +110,7 @@ def align(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Windows are counted over all shifts of the image, and then over those of the mirrored one.
     """
-    even, odd = _products(window, template)
+    even, odd = _products(window, *_parts(template))
     mirrored = (even - odd).reshape(-1, SHIFTS, SHIFTS)[:, :, ::-1]  # by where they lie in the mirrored image
     product = np.concatenate([even + odd, mirrored.reshape(even.shape)], axis=1).reshape(len(template), -1)
     best = product.argmax(axis=1)
@@ -96,18 +119,29 @@ def align(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndar
     return value, place, scale
 
 
-def _products(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Products of even parts and of odd parts, (K * S, 81) float32 each: exact, as sums stay below 2^24."""
+def _parts(template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int8 (K, S, 576) -> even and odd part, (K * S, 288) float32 each."""
     halves = template.reshape(-1, 2, _AREA // 2)
     even = np.add(halves[:, 0], halves[:, 1], dtype=np.float32)
-    odd = np.subtract(halves[:, 0], halves[:, 1], dtype=np.float32)
+    return even, np.subtract(halves[:, 0], halves[:, 1], dtype=np.float32)
+
+
+def _products(window: np.ndarray, even: np.ndarray, odd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Products of even parts and of odd parts with windows, (K * S, 81) each: exact, as sums stay below 2^24."""
     return even @ window[0].T, odd @ window[1].T
+
+
+def _best(even: np.ndarray, odd: np.ndarray, scales: int) -> np.ndarray:
+    """The largest of the products with windows and mirrored windows over all shifts and scales, as correlation (K,)."""
+    even += np.abs(odd, out=odd)
+    best = even.max(axis=1).reshape(-1, scales).max(axis=1)
+    return best / np.float32(2 * _TEMPLATE_UNIT * _WINDOW_UNIT)
 
 
 def _halves(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The left half of each map (N, 24, 24), and its right half mirrored, (N, 288) both."""
     half = WINDOW // 2
-    return maps[:, :, :half].reshape(len(maps), -1), maps[:, :, :-half - 1 : -1].reshape(len(maps), -1)
+    return maps[:, :, :half].reshape(len(maps), -1), maps[:, :, : -half - 1 : -1].reshape(len(maps), -1)
 
 
 def colour_correlation(a: np.ndarray, b: np.ndarray, place: np.ndarray, scale: np.ndarray) -> np.ndarray:

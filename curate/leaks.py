@@ -26,6 +26,8 @@ aligned_similarity = alignment.aligned_similarity
 CANDIDATES = 128  # looked at for each query, nearest first
 CANDIDATES_WITHIN = 32  # the same within a set, where every pair is looked at from both sides
 SURE = 0.9  # every candidate with a descriptor this similar is looked at too, however many there are
+ROUGHLY = 32  # candidates that are correlated in full: these with the highest correlation at half the resolution
+ROUGHLY_ALIKE = 0.4  # and all from this one on; from 0.6 in full it is at least 0.46 (1,500 pairs of 750 images)
 PROMISING = 0.6  # a coarse correlation from which a pair is verified in full
 TYPICAL_RANK = 10  # the coarse correlation of this rank is what a query reaches with different pictures
 
@@ -60,7 +62,7 @@ class Matches:
 
 
 class ProtectedIndex:
-    """Protected images, indexed to be searched for copies: about 2.4 kB an image besides the images themselves."""
+    """Protected images, indexed to be searched for copies: about 3.3 kB an image besides the images themselves."""
 
     def __init__(self, images: np.ndarray, threshold: CopyThreshold, workers: int | None = None) -> None:
         """`images` is uint8 (P, H, W, 3); `workers` threads (default: one a core) change the speed and nothing else."""
@@ -71,6 +73,7 @@ class ProtectedIndex:
         for row, digest in enumerate(pixel_sha256(images)):
             self._rows_of.setdefault(digest, []).append(row)
         self._templates = alignment.templates(images, alignment.COARSE)
+        self._rough = alignment.rough_templates(self._templates)
         self._candidates = Candidates(copy_descriptor(images))
 
     def __len__(self) -> int:
@@ -127,20 +130,21 @@ class ProtectedIndex:
         small = canonical(images)
 
         def verify(first: int) -> tuple[_Pairs, np.ndarray]:
-            parts = []
             candidates = self._candidates.search(descriptors[first : first + _CHUNK], most, SURE)
+            seen, looked_at = [], []
             for few in range(first, min(first + _CHUNK, len(small)), alignment.FEW):
-                looked_at = []
-                seen = alignment.windows(small[few : few + alignment.FEW])
-                for k, window in enumerate(seen, few):
+                seen += list(alignment.windows(small[few : few + alignment.FEW]))
+                for k, window in enumerate(seen[few - first :], few):
                     rows = np.unique(np.concatenate([candidates[k - first], same[k], mirrored[k]]))
                     if own is not None:
                         rows = rows[rows != own + k]
                     looked_at.append(self._promising(window, rows, same[k], mirrored[k]))
-                full = alignment.templates(self._small(np.concatenate([rows for rows, *_ in looked_at])))
-                ends = np.cumsum([len(rows) for rows, *_ in looked_at])
-                for window, template, (rows, *more) in zip(seen, np.split(full, ends[:-1]), looked_at, strict=True):
-                    parts.append((rows, *alignment.align(window, template), *more))
+            full = alignment.templates(self._small(np.concatenate([rows for rows, *_ in looked_at])))
+            ends = np.cumsum([len(rows) for rows, *_ in looked_at])
+            parts = [
+                (rows, *alignment.align(window, template), *more)
+                for window, template, (rows, *more) in zip(seen, np.split(full, ends[:-1]), looked_at, strict=True)
+            ]
             row, value, place, scale, exact, equal = (np.concatenate([part[k] for part in parts]) for k in range(6))
             typical = np.concatenate([part[6] for part in parts])
             query = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
@@ -161,11 +165,15 @@ class ProtectedIndex:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of the candidates of one query those that are worth a closer look (rows, same pixels, same pixels or
         mirrored ones), and the query's typical correlation."""
+        exact = np.isin(rows, same)
+        equal = exact | np.isin(rows, mirrored)
+        if len(rows) > ROUGHLY:
+            roughly = alignment.rough_correlate(alignment.rough(window), self._rough[rows])
+            alike = equal | (roughly >= min(np.partition(roughly, -ROUGHLY)[-ROUGHLY], ROUGHLY_ALIKE))
+            rows, exact, equal = rows[alike], exact[alike], equal[alike]
         coarse = alignment.correlate(window, self._templates[rows])
         rank = min(TYPICAL_RANK, len(rows))
         typical = np.partition(coarse, -rank)[-rank:][:1] if rank == TYPICAL_RANK else np.zeros(1, np.float32)
-        exact = np.isin(rows, same)
-        equal = exact | np.isin(rows, mirrored)
         promising = equal | (coarse >= PROMISING)
         if len(rows):
             promising[coarse.argmax()] = True
