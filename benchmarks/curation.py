@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from spread import spread
 
 from curate import quality, sources
 from curate.config import BuildConfig
@@ -130,11 +131,6 @@ def time_builds(settings: dict[str, Any], rounds: int) -> list[dict[str, float]]
             done = subprocess.run([sys.executable, "-c", BUILD, given], check=True, stdout=subprocess.PIPE, text=True)
             found.append(json.loads(done.stdout.splitlines()[-1]))
     return found
-
-
-def spread(values: list[float], form: str) -> str:
-    """Median, least and most."""
-    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def main() -> None:
