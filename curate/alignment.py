@@ -33,7 +33,8 @@ FEW = 4  # images whose windows stay in a processor's cache
 TYPICAL_RANGE = (0.3, 0.7)  # a typical correlation is kept within it: few candidates, or a group of copies, mislead
 TYPICAL = 0.45  # where nothing else is known
 
-_AREA = WINDOW * WINDOW
+AREA = WINDOW * WINDOW
+ROUGH_AREA = AREA // 8  # of an even or odd part at half the resolution
 _TEMPLATE_UNIT = 480  # the length of a template in int8: 20 levels at each pixel's root mean square
 _WINDOW_UNIT = 4096  # 480 * 4096 < 2^21: sums of products are exact in float32
 _ONE = 256  # what the resampling weights sum to; 255 * 256^2 < 2^24
@@ -46,11 +47,11 @@ def templates(images: np.ndarray, scales: int = len(SCALES)) -> np.ndarray:
 
     Of the 576 numbers the left half of the window comes first, and then the right half mirrored, both line by line.
     """
-    out = np.empty((len(images), scales, _AREA), np.int8)
+    out = np.empty((len(images), scales, AREA), np.int8)
     for start in range(0, len(images), _BATCH):
         grey = luminance(canonical(images[start : start + _BATCH]))
         for k, (down, across) in enumerate(_TEMPLATE_WEIGHTS[:scales]):
-            unit = _unit(_band(grey, down, across).reshape(len(grey), _AREA), _TEMPLATE_UNIT)
+            unit = _unit(_band(grey, down, across).reshape(len(grey), AREA), _TEMPLATE_UNIT)
             halves = _halves(np.clip(unit, -127, 127).reshape(len(grey), WINDOW, WINDOW))
             out[start : start + len(grey), k] = np.concatenate(halves, axis=1)
     return out
@@ -65,9 +66,9 @@ def windows(images: np.ndarray) -> np.ndarray:
     band = _band(luminance(canonical(images)), _WINDOW_WEIGHTS, _WINDOW_WEIGHTS)
     wide = band.astype(np.float64)
     total = _box(wide)
-    length = np.sqrt(np.maximum(_box(wide * wide) - total**2 / _AREA, 0))
+    length = np.sqrt(np.maximum(_box(wide * wide) - total**2 / AREA, 0))
     scale = (_WINDOW_UNIT / (length + _FAINT)).astype(np.float32)[..., None, None]
-    mean = (total / _AREA).astype(np.float32)[..., None, None]
+    mean = (total / AREA).astype(np.float32)[..., None, None]
     unit = sliding_window_view(band, (WINDOW, WINDOW), axis=(1, 2)) - mean
     np.rint(np.multiply(unit, scale, out=unit), out=unit)
     left, right = (half.reshape(len(images), SHIFTS**2, -1) for half in _halves(unit.reshape(-1, WINDOW, WINDOW)))
@@ -81,7 +82,7 @@ def correlate(window: np.ndarray, template: np.ndarray) -> np.ndarray:
 
 def rough_templates(template: np.ndarray) -> np.ndarray:
     """int8 (N, S, 576) -> int16 (N, S, 2, 72): even and odd part, summed over 2x2 pixels."""
-    out = np.empty((*template.shape[:2], 2, _AREA // 8), np.int16)
+    out = np.empty((*template.shape[:2], 2, ROUGH_AREA), np.int16)
     for start in range(0, len(template), _BATCH):
         rows = template[start : start + _BATCH]
         even, odd = (rough(part).reshape(*rows.shape[:2], -1) for part in _parts(rows))
@@ -101,7 +102,7 @@ def rough_correlate(window: np.ndarray, template: np.ndarray) -> np.ndarray:
 
     It is less than the correlation where pictures agree in their fine detail too.
     """
-    even, odd = np.ascontiguousarray(template.reshape(-1, 2, _AREA // 8).transpose(1, 0, 2), np.float32)
+    even, odd = np.ascontiguousarray(template.reshape(-1, 2, ROUGH_AREA).transpose(1, 0, 2), np.float32)
     return _best(*_products(window, even, odd), template.shape[1]) / np.float32(4)
 
 
@@ -121,7 +122,7 @@ def align(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _parts(template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """int8 (K, S, 576) -> even and odd part, (K * S, 288) float32 each."""
-    halves = template.reshape(-1, 2, _AREA // 2)
+    halves = template.reshape(-1, 2, AREA // 2)
     even = np.add(halves[:, 0], halves[:, 1], dtype=np.float32)
     return even, np.subtract(halves[:, 0], halves[:, 1], dtype=np.float32)
 
@@ -191,14 +192,14 @@ def _colour_correlation(a: np.ndarray, b: np.ndarray, place: np.ndarray, scale: 
     left[mirrored == 1] = left[mirrored == 1, :, :, ::-1]
     top, across = np.divmod(shift, SHIFTS)
     view = sliding_window_view(left, (WINDOW, WINDOW), axis=(2, 3))
-    left = view[np.arange(len(a)), :, top, across].reshape(len(a), 3, _AREA).astype(np.float64)
-    right = np.empty((len(b), 3, _AREA))
+    left = view[np.arange(len(a)), :, top, across].reshape(len(a), 3, AREA).astype(np.float64)
+    right = np.empty((len(b), 3, AREA))
     channels = _channels(b)
     for k in np.unique(scale):
         rows = scale == k
-        right[rows] = _band(channels[rows], *_TEMPLATE_WEIGHTS[k]).reshape(-1, 3, _AREA)
+        right[rows] = _band(channels[rows], *_TEMPLATE_WEIGHTS[k]).reshape(-1, 3, AREA)
     # Whole numbers: sums below 2^53 are exact in float64.
-    count = np.float64(_AREA)
+    count = np.float64(AREA)
     sums = [x.sum(axis=2) for x in (left, right)]
     products = [np.einsum("nca,nca->nc", x, y) for x, y in ((left, right), (left, left), (right, right))]
     cross = (count * products[0] - sums[0] * sums[1]).sum(axis=1)
@@ -231,9 +232,9 @@ def _box(maps: np.ndarray) -> np.ndarray:
 def _unit(band: np.ndarray, unit: int) -> np.ndarray:
     """Rows of whole numbers, less their mean, at length `unit`, rounded; faint rows are shorter."""
     total = band.sum(axis=1, dtype=np.float64, keepdims=True)
-    square = np.einsum("nd,nd->n", band, band, dtype=np.float64) - total[:, 0] ** 2 / _AREA
+    square = np.einsum("nd,nd->n", band, band, dtype=np.float64) - total[:, 0] ** 2 / AREA
     scale = (unit / (np.sqrt(np.maximum(square, 0)) + _FAINT)).astype(np.float32)
-    return np.rint((band - (total / _AREA).astype(np.float32)) * scale[:, None])
+    return np.rint((band - (total / AREA).astype(np.float32)) * scale[:, None])
 
 
 def _weights(scale: float, size: int, start: float) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -17,7 +18,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from curate import alignment
 from curate.candidates import Candidates
 from curate.copies import COPIES, CopyThreshold, synthetic_copies
-from curate.fingerprints import canonical, copy_descriptor, pixel_sha256
+from curate.fingerprints import DIMENSIONS, canonical, copy_descriptor, pixel_sha256
 
 __all__ = ["CopyThreshold", "Matches", "ProtectedIndex", "aligned_similarity", "calibrate_copies"]
 
@@ -70,11 +71,22 @@ class ProtectedIndex:
         self.workers = workers or os.cpu_count() or 1
         self._images = images
         self._rows_of: dict[bytes, list[int]] = {}
-        for row, digest in enumerate(pixel_sha256(images)):
-            self._rows_of.setdefault(digest, []).append(row)
-        self._templates = alignment.templates(images, alignment.COARSE)
-        self._rough = alignment.rough_templates(self._templates)
-        self._candidates = Candidates(copy_descriptor(images))
+        self._templates = np.empty((len(images), alignment.COARSE, alignment.AREA), np.int8)
+        self._rough = np.empty((len(images), alignment.COARSE, 2, alignment.ROUGH_AREA), np.int16)
+        descriptors = np.empty((len(images), DIMENSIONS), np.float32)
+
+        def look_at(start: int) -> list[bytes]:
+            rows = slice(start, start + _BLOCK)
+            self._templates[rows] = alignment.templates(images[rows], alignment.COARSE)
+            self._rough[rows] = alignment.rough_templates(self._templates[rows])
+            descriptors[rows] = copy_descriptor(images[rows])
+            return pixel_sha256(images[rows])
+
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(self.workers) as pool:
+            digests = chain.from_iterable(pool.map(look_at, range(0, len(images), _BLOCK)))
+            for row, digest in enumerate(digests):
+                self._rows_of.setdefault(digest, []).append(row)
+        self._candidates = Candidates(descriptors)
 
     def __len__(self) -> int:
         return len(self._templates)
