@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from spread import spread
 
 from curate import quality, sources
 from curate.config import BuildConfig
@@ -46,7 +47,7 @@ def stages(config: BuildConfig, inputs: Inputs, reference: Reference, folder: Pa
     pool = ThreadPoolExecutor(config.workers or os.cpu_count() or 1)
     encoded = [[row.data for row in batch.rows] for batch in raw]
     sizes = [np.zeros((len(batch), 2), np.int64) for batch in encoded]
-    pixels = [images.decode_batch(b, config.image_size, pool, o)[0] for b, o in zip(encoded, sizes, strict=True)]
+    pixels = [images.decode_batch(b, config.image_size, pool, o, True)[0] for b, o in zip(encoded, sizes, strict=True)]
     vectors = [inputs.embedder.embed(batch).vectors for batch in pixels]
     work = Workspace(folder / "mini.h5", "benchmark")
     reasons: list[list[str | None]] = [[None] * len(batch) for batch in pixels]
@@ -73,7 +74,7 @@ def stages(config: BuildConfig, inputs: Inputs, reference: Reference, folder: Pa
 
     return {
         "read": lambda: list(islice(sources.raw_batches(inputs.corpus, config.batch_rows), len(raw))),
-        "decode": lambda: [images.decode_batch(batch, config.image_size, pool) for batch in encoded],
+        "decode": lambda: [images.decode_batch(batch, config.image_size, pool, reduced=True) for batch in encoded],
         "hash": hash_all,
         "embed": lambda: [inputs.embedder.embed(batch) for batch in pixels],
         "search protected": search,
@@ -131,11 +132,6 @@ def time_builds(settings: dict[str, Any], rounds: int) -> list[dict[str, float]]
             done = subprocess.run([sys.executable, "-c", BUILD, given], check=True, stdout=subprocess.PIPE, text=True)
             found.append(json.loads(done.stdout.splitlines()[-1]))
     return found
-
-
-def spread(values: list[float], form: str) -> str:
-    """Median, least and most."""
-    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def main() -> None:

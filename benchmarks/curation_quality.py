@@ -5,8 +5,8 @@
 
 Coverage by sampling strategy is measured on the embeddings of the last embedder.
 
-`--peer imagededup` measures imagededup's hashes on the same planted copies; it makes an environment of its own for it
-(.venv-imagededup), since it wants another NumPy.
+`--peer imagededup` measures imagededup's hashes on the same planted copies; it is installed in an environment of its
+own (.venv-peers), the first time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,15 @@ import id_filter
 import leaks
 import numpy as np
 import sampling
+from peers.environments import python_of
 
 from curate import semantics
 from srood import datasets, manifests
 
-ROOT = Path(__file__).parent.parent
-PEER_ENVIRONMENT = ROOT / ".venv-imagededup"
-
 
 def peer(train: np.ndarray, test: np.ndarray, corpus: np.ndarray, count: int, seed: int) -> dict[str, Any]:
     """imagededup's figures by hash and distance, on copies drawn as `leaks.measure` draws them."""
-    python = PEER_ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        venv.create(PEER_ENVIRONMENT, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "imagededup"], check=True)
+    python = python_of("imagededup")
     rng = np.random.default_rng(seed)
     rng.permutation(len(train))
     chosen = rng.permutation(len(test))[:count]

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 import webdataset
 from export import make_set, read_images
+from spread import spread
 from torch.utils.data import DataLoader
 
 from curate.exporting.export import export
@@ -194,11 +195,6 @@ def against(found: dict[str, dict[str, Any]], which: str) -> str:
     peer = PEER if PEER in found else "datasets, Parquet"
     alike = [name for name in found if name.startswith(peer)]
     return max(alike, key=lambda name: median(found[name][which]))
-
-
-def spread(values: list[float], form: str) -> str:
-    """Median, least and most."""
-    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def print_table(found: dict[str, dict[str, Any]], bases: dict[str, str]) -> None:

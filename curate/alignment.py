@@ -33,7 +33,8 @@ FEW = 4  # images whose windows stay in a processor's cache
 TYPICAL_RANGE = (0.3, 0.7)  # a typical correlation is kept within it: few candidates, or a group of copies, mislead
 TYPICAL = 0.45  # where nothing else is known
 
-_AREA = WINDOW * WINDOW
+AREA = WINDOW * WINDOW
+ROUGH_AREA = AREA // 8  # of an even or odd part at half the resolution
 _TEMPLATE_UNIT = 480  # the length of a template in int8: 20 levels at each pixel's root mean square
 _WINDOW_UNIT = 4096  # 480 * 4096 < 2^21: sums of products are exact in float32
 _ONE = 256  # what the resampling weights sum to; 255 * 256^2 < 2^24
@@ -41,16 +42,16 @@ _FAINT = 6.0 * _ONE**2  # a texture of this length (a quarter of a grey level at
 _BATCH = 2048
 
 
-def templates(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W, 3) -> int8 (N, 11, 576): the middle of each image at each scale, band-passed, of length 480.
+def templates(images: np.ndarray, scales: int = len(SCALES)) -> np.ndarray:
+    """uint8 (N, H, W, 3) -> int8 (N, S, 576): the middle of each image at the first S scales, band-passed, length 480.
 
     Of the 576 numbers the left half of the window comes first, and then the right half mirrored, both line by line.
     """
-    out = np.empty((len(images), len(SCALES), _AREA), np.int8)
+    out = np.empty((len(images), scales, AREA), np.int8)
     for start in range(0, len(images), _BATCH):
         grey = luminance(canonical(images[start : start + _BATCH]))
-        for k, (down, across) in enumerate(_TEMPLATE_WEIGHTS):
-            unit = _unit(_band(grey, down, across).reshape(len(grey), _AREA), _TEMPLATE_UNIT)
+        for k, (down, across) in enumerate(_TEMPLATE_WEIGHTS[:scales]):
+            unit = _unit(_band(grey, down, across).reshape(len(grey), AREA), _TEMPLATE_UNIT)
             halves = _halves(np.clip(unit, -127, 127).reshape(len(grey), WINDOW, WINDOW))
             out[start : start + len(grey), k] = np.concatenate(halves, axis=1)
     return out
@@ -65,9 +66,9 @@ def windows(images: np.ndarray) -> np.ndarray:
     band = _band(luminance(canonical(images)), _WINDOW_WEIGHTS, _WINDOW_WEIGHTS)
     wide = band.astype(np.float64)
     total = _box(wide)
-    length = np.sqrt(np.maximum(_box(wide * wide) - total**2 / _AREA, 0))
+    length = np.sqrt(np.maximum(_box(wide * wide) - total**2 / AREA, 0))
     scale = (_WINDOW_UNIT / (length + _FAINT)).astype(np.float32)[..., None, None]
-    mean = (total / _AREA).astype(np.float32)[..., None, None]
+    mean = (total / AREA).astype(np.float32)[..., None, None]
     unit = sliding_window_view(band, (WINDOW, WINDOW), axis=(1, 2)) - mean
     np.rint(np.multiply(unit, scale, out=unit), out=unit)
     left, right = (half.reshape(len(images), SHIFTS**2, -1) for half in _halves(unit.reshape(-1, WINDOW, WINDOW)))
@@ -76,10 +77,33 @@ def windows(images: np.ndarray) -> np.ndarray:
 
 def correlate(window: np.ndarray, template: np.ndarray) -> np.ndarray:
     """Best correlation over windows, mirrored or not, and scales: float32 (2, 81, 288), int8 (K, S, 576) -> (K,)."""
-    even, odd = _products(window, template)
-    even += np.abs(odd, out=odd)
-    best = even.max(axis=1).reshape(template.shape[:2]).max(axis=1)
-    return best / np.float32(2 * _TEMPLATE_UNIT * _WINDOW_UNIT)
+    return _best(*_products(window, *_parts(template)), template.shape[1])
+
+
+def rough_templates(template: np.ndarray) -> np.ndarray:
+    """int8 (N, S, 576) -> int16 (N, S, 2, 72): even and odd part, summed over 2x2 pixels."""
+    out = np.empty((*template.shape[:2], 2, ROUGH_AREA), np.int16)
+    for start in range(0, len(template), _BATCH):
+        rows = template[start : start + _BATCH]
+        even, odd = (rough(part).reshape(*rows.shape[:2], -1) for part in _parts(rows))
+        out[start : start + len(rows), :, 0], out[start : start + len(rows), :, 1] = even, odd
+    return out
+
+
+def rough(parts: np.ndarray) -> np.ndarray:
+    """Even or odd parts (..., 288), summed over 2x2 pixels, (..., 72)."""
+    rows = parts.reshape(*parts.shape[:-1], WINDOW, WINDOW // 2)
+    rows = rows[..., 0::2, :] + rows[..., 1::2, :]
+    return (rows[..., 0::2] + rows[..., 1::2]).reshape(*parts.shape[:-1], -1)
+
+
+def rough_correlate(window: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """As `correlate`, at half the resolution: `rough` windows (2, 81, 72), int16 (K, S, 2, 72) -> (K,).
+
+    It is less than the correlation where pictures agree in their fine detail too.
+    """
+    even, odd = np.ascontiguousarray(template.reshape(-1, 2, ROUGH_AREA).transpose(1, 0, 2), np.float32)
+    return _best(*_products(window, even, odd), template.shape[1]) / np.float32(4)
 
 
 def align(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,7 +111,7 @@ def align(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Windows are counted over all shifts of the image, and then over those of the mirrored one.
     """
-    even, odd = _products(window, template)
+    even, odd = _products(window, *_parts(template))
     mirrored = (even - odd).reshape(-1, SHIFTS, SHIFTS)[:, :, ::-1]  # by where they lie in the mirrored image
     product = np.concatenate([even + odd, mirrored.reshape(even.shape)], axis=1).reshape(len(template), -1)
     best = product.argmax(axis=1)
@@ -96,12 +120,23 @@ def align(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndar
     return value, place, scale
 
 
-def _products(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Products of even parts and of odd parts, (K * S, 81) float32 each: exact, as sums stay below 2^24."""
-    halves = template.reshape(-1, 2, _AREA // 2)
+def _parts(template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int8 (K, S, 576) -> even and odd part, (K * S, 288) float32 each."""
+    halves = template.reshape(-1, 2, AREA // 2)
     even = np.add(halves[:, 0], halves[:, 1], dtype=np.float32)
-    odd = np.subtract(halves[:, 0], halves[:, 1], dtype=np.float32)
+    return even, np.subtract(halves[:, 0], halves[:, 1], dtype=np.float32)
+
+
+def _products(window: np.ndarray, even: np.ndarray, odd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Products of even parts and of odd parts with windows, (K * S, 81) each: exact, as sums stay below 2^24."""
     return even @ window[0].T, odd @ window[1].T
+
+
+def _best(even: np.ndarray, odd: np.ndarray, scales: int) -> np.ndarray:
+    """The largest of the products with windows and mirrored windows over all shifts and scales, as correlation (K,)."""
+    even += np.abs(odd, out=odd)
+    best = even.max(axis=1).reshape(-1, scales).max(axis=1)
+    return best / np.float32(2 * _TEMPLATE_UNIT * _WINDOW_UNIT)
 
 
 def _halves(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -157,14 +192,14 @@ def _colour_correlation(a: np.ndarray, b: np.ndarray, place: np.ndarray, scale: 
     left[mirrored == 1] = left[mirrored == 1, :, :, ::-1]
     top, across = np.divmod(shift, SHIFTS)
     view = sliding_window_view(left, (WINDOW, WINDOW), axis=(2, 3))
-    left = view[np.arange(len(a)), :, top, across].reshape(len(a), 3, _AREA).astype(np.float64)
-    right = np.empty((len(b), 3, _AREA))
+    left = view[np.arange(len(a)), :, top, across].reshape(len(a), 3, AREA).astype(np.float64)
+    right = np.empty((len(b), 3, AREA))
     channels = _channels(b)
     for k in np.unique(scale):
         rows = scale == k
-        right[rows] = _band(channels[rows], *_TEMPLATE_WEIGHTS[k]).reshape(-1, 3, _AREA)
+        right[rows] = _band(channels[rows], *_TEMPLATE_WEIGHTS[k]).reshape(-1, 3, AREA)
     # Whole numbers: sums below 2^53 are exact in float64.
-    count = np.float64(_AREA)
+    count = np.float64(AREA)
     sums = [x.sum(axis=2) for x in (left, right)]
     products = [np.einsum("nca,nca->nc", x, y) for x, y in ((left, right), (left, left), (right, right))]
     cross = (count * products[0] - sums[0] * sums[1]).sum(axis=1)
@@ -197,9 +232,9 @@ def _box(maps: np.ndarray) -> np.ndarray:
 def _unit(band: np.ndarray, unit: int) -> np.ndarray:
     """Rows of whole numbers, less their mean, at length `unit`, rounded; faint rows are shorter."""
     total = band.sum(axis=1, dtype=np.float64, keepdims=True)
-    square = np.einsum("nd,nd->n", band, band, dtype=np.float64) - total[:, 0] ** 2 / _AREA
+    square = np.einsum("nd,nd->n", band, band, dtype=np.float64) - total[:, 0] ** 2 / AREA
     scale = (unit / (np.sqrt(np.maximum(square, 0)) + _FAINT)).astype(np.float32)
-    return np.rint((band - (total / _AREA).astype(np.float32)) * scale[:, None])
+    return np.rint((band - (total / AREA).astype(np.float32)) * scale[:, None])
 
 
 def _weights(scale: float, size: int, start: float) -> tuple[np.ndarray, np.ndarray]:

@@ -133,7 +133,7 @@ def audit(
         loaded = []
         for spec in specs:
             progress.update(task, note=spec)
-            loaded.append(datasets.load_images(spec, image_size, workers))
+            loaded.append(datasets.load_images(spec, image_size, workers, reduced=True))
             progress.advance(task, len(loaded[-1].images))
         progress.update(task, total=sum(len(images.images) for images in loaded), note="")
         first, second = loaded[0], loaded[-1]

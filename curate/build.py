@@ -145,7 +145,7 @@ def describe(
         "recipe": work.recipe,
         "config": config.recorded(),
         "requested_rows": config.size,
-        "resampling": images.RESAMPLING,
+        "resampling": images.REDUCED,
         "sources": inputs.corpus.describe(),
         "missing_sources": [entry["set"] for entry in inputs.corpus.missing],
         "unread_sources": list(inputs.corpus.unread),

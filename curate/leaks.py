@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from curate import alignment
 from curate.candidates import Candidates
 from curate.copies import COPIES, CopyThreshold, synthetic_copies
-from curate.fingerprints import canonical, copy_descriptor, pixel_sha256
+from curate.fingerprints import DIMENSIONS, canonical, copy_descriptor, pixel_sha256
 
 __all__ = ["CopyThreshold", "Matches", "ProtectedIndex", "aligned_similarity", "calibrate_copies"]
 
@@ -27,6 +28,8 @@ aligned_similarity = alignment.aligned_similarity
 CANDIDATES = 128  # looked at for each query, nearest first
 CANDIDATES_WITHIN = 32  # the same within a set, where every pair is looked at from both sides
 SURE = 0.9  # every candidate with a descriptor this similar is looked at too, however many there are
+ROUGHLY = 32  # candidates that are correlated in full: these with the highest correlation at half the resolution
+ROUGHLY_ALIKE = 0.4  # and all from this one on; from 0.6 in full it is at least 0.46 (1,500 pairs of 750 images)
 PROMISING = 0.6  # a coarse correlation from which a pair is verified in full
 TYPICAL_RANK = 10  # the coarse correlation of this rank is what a query reaches with different pictures
 
@@ -69,7 +72,7 @@ class CandidateSearch(Protocol):
 
 
 class ProtectedIndex:
-    """Protected images, indexed to be searched for copies: about 7 kB an image besides the images themselves."""
+    """Protected images, indexed to be searched for copies: about 3.3 kB an image besides the images themselves."""
 
     def __init__(
         self,
@@ -86,10 +89,23 @@ class ProtectedIndex:
         self.workers = workers or os.cpu_count() or 1
         self._images = images
         self._rows_of: dict[bytes, list[int]] = {}
-        for row, digest in enumerate(pixel_sha256(images)):
-            self._rows_of.setdefault(digest, []).append(row)
-        self._templates = alignment.templates(images)
-        self._candidates = candidates or Candidates(copy_descriptor(images))
+        self._templates = np.empty((len(images), alignment.COARSE, alignment.AREA), np.int8)
+        self._rough = np.empty((len(images), alignment.COARSE, 2, alignment.ROUGH_AREA), np.int16)
+        descriptors = np.empty((len(images), DIMENSIONS), np.float32)
+
+        def look_at(start: int) -> list[bytes]:
+            rows = slice(start, start + _BLOCK)
+            self._templates[rows] = alignment.templates(images[rows], alignment.COARSE)
+            self._rough[rows] = alignment.rough_templates(self._templates[rows])
+            if candidates is None:
+                descriptors[rows] = copy_descriptor(images[rows])
+            return pixel_sha256(images[rows])
+
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(self.workers) as pool:
+            digests = chain.from_iterable(pool.map(look_at, range(0, len(images), _BLOCK)))
+            for row, digest in enumerate(digests):
+                self._rows_of.setdefault(digest, []).append(row)
+        self._candidates = candidates or Candidates(descriptors)
 
     def __len__(self) -> int:
         return len(self._templates)
@@ -145,14 +161,21 @@ class ProtectedIndex:
         small = canonical(images)
 
         def verify(first: int) -> tuple[_Pairs, np.ndarray]:
-            parts = []
             candidates = self._candidates.search(descriptors[first : first + _CHUNK], most, SURE)
+            seen, looked_at = [], []
             for few in range(first, min(first + _CHUNK, len(small)), alignment.FEW):
-                for k, window in enumerate(alignment.windows(small[few : few + alignment.FEW]), few):
+                seen += list(alignment.windows(small[few : few + alignment.FEW]))
+                for k, window in enumerate(seen[few - first :], few):
                     rows = np.unique(np.concatenate([candidates[k - first], same[k], mirrored[k]]))
                     if own is not None:
                         rows = rows[rows != own + k]
-                    parts.append(self._verify(window, rows, same[k], mirrored[k]))
+                    looked_at.append(self._promising(window, rows, same[k], mirrored[k]))
+            full = alignment.templates(self._small(np.concatenate([rows for rows, *_ in looked_at])))
+            ends = np.cumsum([len(rows) for rows, *_ in looked_at])
+            parts = [
+                (rows, *alignment.align(window, template), *more)
+                for window, template, (rows, *more) in zip(seen, np.split(full, ends[:-1]), looked_at, strict=True)
+            ]
             row, value, place, scale, exact, equal = (np.concatenate([part[k] for part in parts]) for k in range(6))
             typical = np.concatenate([part[6] for part in parts])
             query = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
@@ -168,21 +191,24 @@ class ProtectedIndex:
         """The rows with the pixels of each image: whatever correlation makes of plain pictures, these are copies."""
         return [np.array(self._rows_of.get(digest, ()), np.int64) for digest in pixel_sha256(images)]
 
-    def _verify(
+    def _promising(
         self, window: np.ndarray, rows: np.ndarray, same: np.ndarray, mirrored: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        """Of the promising candidates of one query (rows, correlation, place, scale, same pixels, same pixels or
-        mirrored ones), and its typical correlation."""
-        coarse = alignment.correlate(window, self._templates[rows, : alignment.COARSE])
-        rank = min(TYPICAL_RANK, len(rows))
-        typical = np.partition(coarse, -rank)[-rank:][:1] if rank == TYPICAL_RANK else np.zeros(1, np.float32)
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of the candidates of one query those that are worth a closer look (rows, same pixels, same pixels or
+        mirrored ones), and the query's typical correlation."""
         exact = np.isin(rows, same)
         equal = exact | np.isin(rows, mirrored)
+        if len(rows) > ROUGHLY:
+            roughly = alignment.rough_correlate(alignment.rough(window), self._rough[rows])
+            alike = equal | (roughly >= min(np.partition(roughly, -ROUGHLY)[-ROUGHLY], ROUGHLY_ALIKE))
+            rows, exact, equal = rows[alike], exact[alike], equal[alike]
+        coarse = alignment.correlate(window, self._templates[rows])
+        rank = min(TYPICAL_RANK, len(rows))
+        typical = np.partition(coarse, -rank)[-rank:][:1] if rank == TYPICAL_RANK else np.zeros(1, np.float32)
         promising = equal | (coarse >= PROMISING)
         if len(rows):
             promising[coarse.argmax()] = True
-        rows = rows[promising]
-        return rows, *alignment.align(window, self._templates[rows]), exact[promising], equal[promising], typical
+        return rows[promising], exact[promising], equal[promising], typical
 
     def _small(self, rows: np.ndarray) -> np.ndarray:
         return canonical(self._images[rows])

@@ -109,7 +109,7 @@ def measured_batches(
             for raw in islice(sources.raw_batches(inputs.corpus, config.batch_rows, source, start, number), count):
                 originals = np.zeros((len(raw.rows), 2), np.int64)  # width and height before resizing
                 encoded = [row.data for row in raw.rows]
-                yield raw, *images.decode_batch(encoded, config.image_size, pool, originals), originals
+                yield raw, *images.decode_batch(encoded, config.image_size, pool, originals, reduced=True), originals
 
         for raw, pixels, reasons, originals in sources.prefetch(decoded()):
             yield raw.number, measure_batch(config, inputs, reference, raw, pixels, reasons, originals)

@@ -204,13 +204,14 @@ def _resolve_hub(spec: str, stream: bool) -> ImageSource:
     return ImageSource(fixed, container, fixed, license=found.license, revision=found.commit)
 
 
-def load_images(spec: str, image_size: int | None = 32, workers: int | None = None) -> Images:
+def load_images(spec: str, image_size: int | None = 32, workers: int | None = None, reduced: bool = False) -> Images:
     """Read and decode a whole set into memory.
 
     Args:
         spec: an image spec (see the module).
         image_size: side of the images; None keeps their own size, which must then be one and square.
         workers: decoding threads; by default one per processor.
+        reduced: do not decode large JPEGs in full (`srood.images.REDUCED`).
 
     Raises:
         InputError: the spec resolves nowhere, or no image of it can be decoded.
@@ -223,7 +224,7 @@ def load_images(spec: str, image_size: int | None = 32, workers: int | None = No
     read = 0
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         for batch in batched(source.rows(), 4096):
-            decoded, reasons = images.decode_batch([row.data for row in batch], size, pool)
+            decoded, reasons = images.decode_batch([row.data for row in batch], size, pool, reduced=reduced)
             good = np.array([reason is None for reason in reasons])
             arrays.append(decoded[good])
             labels += [row.label for row, reason in zip(batch, reasons, strict=True) if reason is None]

@@ -16,6 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MAX_PIXELS = 89_478_485  # Pillow's own limit for a decompression bomb: a quarter of a GiB of RGB
 MAX_ASPECT = 20  # beyond this the centre crop shows next to nothing of the image
 RESAMPLING = "bilinear, antialiased (Pillow), short side to the image size, then centre crop"
+REDUCING_GAP = 2  # a JPEG is never decoded below this many times the size; the default of Pillow's `Image.thumbnail`
+REDUCED = f"JPEGs decoded at 1/2, 1/4 or 1/8 where that leaves {REDUCING_GAP} times the image size; {RESAMPLING}"
 
 MAX_BYTES = 64 << 20  # of one encoded image, or of one member of an archive once it is decompressed
 
@@ -34,7 +36,7 @@ class BadImage(Exception):
     """An image that cannot be used; the message is the reason under which such rows are counted."""
 
 
-def decode(data: Encoded) -> Image.Image:
+def decode(data: Encoded, reduce_to: int | None = None, original: np.ndarray | None = None) -> Image.Image:
     """Decode one image to RGB.
 
     EXIF orientation is applied, CMYK and 16-bit images are converted, transparency is laid over white, and of an
@@ -43,6 +45,9 @@ def decode(data: Encoded) -> Image.Image:
     Args:
         data: the encoded bytes, a file holding them, an (H, W), (H, W, 1) or (H, W, 3) uint8 array, or an image that
             Pillow opened.
+        reduce_to: a JPEG may be decoded at a half, a quarter or an eighth of its size as long as both sides keep this
+            many pixels, several times as fast (libjpeg's DCT scaling, Pillow's `Image.draft`).
+        original: (2,) int, filled with the width and height that the whole image has.
 
     Raises:
         BadImage: with the reason ``empty``, ``unreadable file``, ``not an image``, ``truncated or corrupt``,
@@ -51,11 +56,13 @@ def decode(data: Encoded) -> Image.Image:
     if isinstance(data, Unusable):
         raise BadImage(data.reason)
     if isinstance(data, Image.Image):
-        return _loaded(data)
+        return _loaded(data, reduce_to, original)
     if isinstance(data, np.ndarray):
         if data.dtype != np.uint8 or data.ndim not in (2, 3) or (data.ndim == 3 and data.shape[2] not in (1, 3)):
             raise BadImage("unsupported mode")
-        return Image.fromarray(data.squeeze(2) if data.ndim == 3 and data.shape[2] == 1 else data).convert("RGB")
+        return _loaded(
+            Image.fromarray(data.squeeze(2) if data.ndim == 3 and data.shape[2] == 1 else data), None, original
+        )
     if isinstance(data, Path):
         data = _read_file(data)
     if not data:
@@ -72,16 +79,21 @@ def decode(data: Encoded) -> Image.Image:
             raise BadImage("too many pixels") from error
         except Exception as error:  # codecs raise nearly anything on a corrupt header
             raise BadImage("truncated or corrupt") from error
-        return _loaded(image)
+        return _loaded(image, reduce_to, original)
 
 
-def _loaded(image: Image.Image) -> Image.Image:
+def _loaded(image: Image.Image, reduce_to: int | None, original: np.ndarray | None) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise BadImage("too many pixels")
     try:
+        size = image.size
+        if reduce_to is not None:
+            image.draft(None, (reduce_to, reduce_to))  # of other formats it does nothing
         image.load()
-        if image.getexif().get(0x0112, 1) != 1:  # orientation
+        if (orientation := image.getexif().get(0x0112, 1)) != 1:
             image = ImageOps.exif_transpose(image)
+        if original is not None:
+            original[:] = size[::-1] if orientation in (5, 6, 7, 8) else size  # these turn it by a quarter
         return _to_rgb(image)
     except BadImage:
         raise
@@ -136,19 +148,25 @@ def fit(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def decode_to_size(data: Encoded, size: int, original: np.ndarray | None = None) -> np.ndarray | str:
-    """One image as (size, size, 3) uint8, or the reason why it cannot be used; `original` gets width and height."""
+def decode_to_size(
+    data: Encoded, size: int, original: np.ndarray | None = None, reduced: bool = False
+) -> np.ndarray | str:
+    """One image as (size, size, 3) uint8, or the reason why it cannot be used; `original` gets width and height.
+
+    With `reduced`, large JPEGs are not decoded in full (`REDUCED`).
+    """
     try:
-        image = decode(data)
-        if original is not None:
-            original[:] = image.size
-        return np.asarray(fit(image, size))
+        return np.asarray(fit(decode(data, REDUCING_GAP * size if reduced else None, original), size))
     except BadImage as reason:
         return str(reason)
 
 
 def decode_batch(
-    batch: Sequence[Encoded], size: int, pool: Executor | None = None, originals: np.ndarray | None = None
+    batch: Sequence[Encoded],
+    size: int,
+    pool: Executor | None = None,
+    originals: np.ndarray | None = None,
+    reduced: bool = False,
 ) -> tuple[np.ndarray, list[str | None]]:
     """Decode many images, in order, on the threads of `pool` (Pillow decodes outside the GIL).
 
@@ -157,6 +175,7 @@ def decode_batch(
         size: side of the images in pixels.
         pool: threads; None decodes in the caller's.
         originals: (N, 2) int, filled with width and height before resizing; 0 where an image is bad.
+        reduced: do not decode large JPEGs in full (`REDUCED`).
 
     Returns:
         images: (N, size, size, 3) uint8, black where an image is bad
@@ -167,7 +186,7 @@ def decode_batch(
 
     def decode_rows(start: int) -> None:
         for row in range(start, min(start + step, len(batch))):
-            result = decode_to_size(batch[row], size, None if originals is None else originals[row])
+            result = decode_to_size(batch[row], size, None if originals is None else originals[row], reduced)
             if isinstance(result, str):
                 reasons[row] = result
             else:

@@ -121,3 +121,44 @@ def test_batch_keeps_order_and_reasons():
     assert decoded[:, 0, 0, 0].tolist() == [0 if value == 77 else value for value in range(200)]
     assert [row for row, reason in enumerate(reasons) if reason] == [77]
     assert reasons[77] == "empty"
+
+
+@pytest.fixture(scope="module")
+def photo() -> bytes:
+    """500x400, as JPEG."""
+    from skimage import data
+
+    picture = Image.fromarray(data.astronaut()[:400, :500])
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("keep", "size"), [(64, (125, 100)), (100, (125, 100)), (101, (250, 200)), (201, (500, 400))])
+def test_a_jpeg_is_decoded_at_the_scale_that_keeps_enough_pixels(photo: bytes, keep: int, size: tuple) -> None:
+    original = np.zeros(2, int)
+    assert images.decode(photo, keep, original).size == size
+    assert original.tolist() == [500, 400]
+
+
+def test_a_reduced_image_looks_the_same(photo: bytes) -> None:
+    whole, reduced = (images.decode_to_size(photo, 32, reduced=way).astype(int) for way in (False, True))
+    assert 0 < np.abs(whole - reduced).mean() < 2.5  # grey levels
+
+
+def test_small_jpegs_and_other_formats_are_never_reduced(photo: bytes) -> None:
+    picture = Image.open(io.BytesIO(photo))
+    for format, side in (("JPEG", 127), ("PNG", 400)):
+        buffer = io.BytesIO()
+        picture.crop((0, 0, side, side)).save(buffer, format)
+        whole, reduced = (images.decode_to_size(buffer.getvalue(), 32, reduced=way) for way in (False, True))
+        assert np.array_equal(whole, reduced)
+
+
+def test_the_original_size_is_that_of_the_turned_image() -> None:
+    buffer, original = io.BytesIO(), np.zeros(2, int)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (300, 200), "red").save(buffer, "JPEG", exif=exif)
+    assert images.decode(buffer.getvalue(), 32, original).size == (50, 75)
+    assert original.tolist() == [200, 300]

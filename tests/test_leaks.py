@@ -192,3 +192,35 @@ def test_unknown_kinds_and_unequal_lengths_are_refused(tiles: np.ndarray) -> Non
         synthetic_copies(tiles[:1], "turn", np.random.default_rng(0))
     with pytest.raises(ValueError, match="cannot be paired"):
         aligned_similarity(tiles[:1], tiles[:2])
+
+
+def test_halves_give_the_products_with_every_window_and_its_mirror_image(tiles: np.ndarray) -> None:
+    """By multiplying out what the even and odd parts stand for."""
+    window, template = alignment.windows(tiles[:1])[0], alignment.templates(tiles[1:4], 2)
+    left, right = (window[0] + window[1]) / 2, (window[0] - window[1]) / 2  # the right half is mirrored
+    halves = template.reshape(6, 2, -1).astype(float)
+    plain = halves[:, 0] @ left.T + halves[:, 1] @ right.T
+    mirrored = halves[:, 0] @ right.T + halves[:, 1] @ left.T
+    best = np.maximum(plain, mirrored).max(axis=1).reshape(3, 2).max(axis=1) / (480 * 4096)
+    np.testing.assert_array_equal(alignment.correlate(window, template), best.astype(np.float32))
+
+    def summed(flat: np.ndarray) -> np.ndarray:
+        return flat.reshape(*flat.shape[:-1], 12, 2, 6, 2).sum(axis=(-3, -1)).reshape(*flat.shape[:-1], 72)
+
+    plain = summed(halves[:, 0]) @ summed(left).T + summed(halves[:, 1]) @ summed(right).T
+    mirrored = summed(halves[:, 0]) @ summed(right).T + summed(halves[:, 1]) @ summed(left).T
+    best = np.maximum(plain, mirrored).max(axis=1).reshape(3, 2).max(axis=1) / (480 * 4096) / 4
+    found = alignment.rough_correlate(alignment.rough(window), alignment.rough_templates(template))
+    np.testing.assert_array_equal(found, best.astype(np.float32))
+
+
+def test_the_look_at_half_the_resolution_loses_no_copy(tiles: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = CopyThreshold(0.5, {}, 0.0, 0, 0, {})
+    index = ProtectedIndex(tiles, every)
+    copies = np.concatenate([_planted(tiles[:60], kind) for kind in ("flip", "shift", "jpeg")])
+    with_it = index.search(copies)
+    monkeypatch.setattr(leaks, "ROUGHLY", len(tiles))
+    without = index.search(copies)
+    for name in ("query", "protected", "similarity", "kind"):
+        np.testing.assert_array_equal(getattr(with_it, name), getattr(without, name))
+    assert len(with_it.query) > 150

@@ -104,8 +104,8 @@ def _settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _other_settings(manifest: Mapping[str, Any], config: BuildConfig) -> list[str]:
     """Settings that this version of the software would use otherwise, such as a limit that it has changed."""
-    here = {**config.recorded(), "resampling": images.RESAMPLING}
-    recorded = {**manifest["config"], "resampling": manifest.get("resampling", images.RESAMPLING)}
+    here = {**config.recorded(), "resampling": images.REDUCED}
+    recorded = {**manifest["config"], "resampling": manifest.get("resampling", images.REDUCED)}
     return [
         f"setting {name}: is {here.get(name)!r} in this version of srood, recorded {value!r}"
         for name, value in recorded.items()
