@@ -77,7 +77,9 @@ class Pictures:
         mirrored = rng.random((2, BLOCK)) < 0.5
         share = rng.uniform(0.4, 0.6, (BLOCK, 1, 1, 1)).astype(np.float32)
         of_copy = np.random.default_rng([self.seed, number, 1])
-        place = place + of_copy.integers(-1, 2, (1, 2, BLOCK))  # the same move of both
+        down, across = of_copy.integers(-1, 2, (2, BLOCK))
+        place[:, 0] += down  # both parts of the blend are moved alike
+        place[:, 1] += np.where(mirrored, -across, across)
         windows = np.lib.stride_tricks.sliding_window_view(self.real, (SIDE, SIDE), axis=(1, 2))
         both = []
         for k in range(2):
