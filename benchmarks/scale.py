@@ -103,6 +103,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.processor = dict.fromkeys(STAGES, 0.0)
         self.anonymous = dict.fromkeys(STAGES, 0)
         self.stage = STAGES[0]
         self.done = threading.Event()
@@ -114,14 +115,15 @@ class Watch:
 
         def run(*args: Any, **more: Any) -> Any:
             before, self.stage = self.stage, stage
-            started = time.perf_counter()
+            started = time.perf_counter(), time.process_time()
             try:
                 return work(*args, **more)
             finally:
-                spent = time.perf_counter() - started
-                self.seconds[stage] += spent
-                if before != stage and before != STAGES[0]:
-                    self.seconds[before] -= spent
+                spent = time.perf_counter() - started[0], time.process_time() - started[1]
+                for of, seconds in zip((self.seconds, self.processor), spent, strict=True):
+                    of[stage] += seconds
+                    if before not in (stage, STAGES[0]):
+                        of[before] -= seconds
                 self.stage = before
 
         return run
@@ -181,6 +183,7 @@ def build_one(settings: dict[str, Any]) -> dict[str, Any]:
         "rows": settings["rows"],
         "seconds": seconds,
         "stages": watch.seconds,
+        "processor_seconds": watch.processor,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "anonymous_bytes": watch.anonymous,
         "near_duplicates": manifest["near_duplicates"]["index"],
@@ -233,11 +236,14 @@ def main() -> None:
         index = found["kind"] + (f", recall {found['recall']}" if "recall" in found else "")
         memory = f"{build['peak_bytes'] / 1e9:8.2f} {max(build['anonymous_bytes'].values()) / 1e9:8.2f}"
         print(f"{build['rows']:12,} {build['seconds']:8.0f} {per_row:8.0f} {1e6 / per_row:8,.0f} {memory}  {index}")
-    print("\nmicroseconds a row, and anonymous memory in GB")
-    print(f"{'':>16}" + "".join(f"{build['rows']:>20,}" for build in builds))
+    print("\nmicroseconds a row, those of all processors together, and anonymous memory in GB")
+    print(f"{'':>16}" + "".join(f"{build['rows']:>28,}" for build in builds))
     for stage in STAGES:
-        figures = [(b["stages"][stage] * 1e6 / b["rows"], b["anonymous_bytes"][stage] / 1e9) for b in builds]
-        print(f"{stage:>16}" + "".join(f"{spent:>12,.1f} {memory:>7.2f}" for spent, memory in figures))
+        print(f"{stage:>16}", end="")
+        for build in builds:
+            spent, of_all = (build[of][stage] * 1e6 / build["rows"] for of in ("stages", "processor_seconds"))
+            print(f"{spent:>12,.1f} {of_all:>8,.1f} {build['anonymous_bytes'][stage] / 1e9:>6.2f}", end="")
+        print()
     print()
     for build in builds:
         print(

@@ -19,12 +19,12 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from curate import alignment, sketch
 from curate.candidates import parts
 from curate.copies import COPIES, CopyThreshold, synthetic_copies
-from curate.fingerprints import canonical, copy_descriptor, pixel_sha256
+from curate.fingerprints import SIDE, canonical, copy_descriptor, pixel_sha256
 from curate.leaks import SURE, ProtectedIndex
 from curate.partitions import Partitions, Rows, nearness, unpacked
 
 CANDIDATES = 16  # looked at for each row, nearest first; a pair is looked at from both sides
-BLOCK = 4096  # rows verified together
+BLOCK = 2048  # rows verified together
 SAMPLE = 64  # rows of which copies of every kind are made to measure the recall
 
 _NONE = np.empty(0, np.int64)
@@ -113,7 +113,8 @@ def verify_block(
     worth = np.flatnonzero(equal | _worth(small, numbered))
     chosen = np.concatenate([worth, np.setdiff1d(np.concatenate([numbered[k] for k in worth] or [worth]), worth)])
     numbered = _numbered(chosen, [numbered[k] for k in worth])
-    index = ProtectedIndex(small[chosen], threshold, 1, _Given(numbered))
+    small = small[chosen]
+    index = ProtectedIndex(small, threshold, 1, _Given(numbered))
     found = index.search(index.images[: len(worth)], np.arange(len(worth))[:, None], within=True)
     typical = np.full(len(rows), alignment.TYPICAL, np.float32)
     typical[worth] = found.typical
@@ -186,5 +187,7 @@ def measured_recall(images: Rows, descriptors: Rows, partitions: Partitions, see
 
 def _small(images: Rows, rows: np.ndarray) -> np.ndarray:
     """The pictures on the canonical grid, read some at a time: they may be large."""
-    pieces = [canonical(images[rows[start : start + 256]]) for start in range(0, len(rows), 256)]
-    return np.concatenate(pieces)
+    out = np.empty((len(rows), SIDE, SIDE, 3), np.uint8)
+    for start in range(0, len(rows), 256):
+        out[start : start + 256] = canonical(images[rows[start : start + 256]])
+    return out

@@ -30,7 +30,7 @@ NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 BAND = re.compile(rf"(?P<low>{NUMBER})?(?P<low_share>%)?:(?P<high>{NUMBER})?(?P<high_share>%)?")
 KEPT_FIELDS = (  # of the parent's manifest, which hold for any of its rows
     *("resampling", "sources", "missing_sources", "unread_sources", "label_names", "excluded_labels", "id_labels"),
-    *("leak_certificate", "id_filter"),
+    *("leak_certificate", "near_duplicates", "id_filter"),
 )
 
 
