@@ -108,8 +108,10 @@ def group_pairs(
     members = members[np.argsort(component[members], kind="stable")]
     ends = np.searchsorted(component[members], mixed, "right")
     for group in np.split(members, ends[:-1]) if len(mixed) else []:
-        look = again is None or len(group) <= again
-        _split(group, verified, count, images if look else None, pairs.typical, threshold.similarity, representative)
+        if again is None or len(group) <= again:
+            _split(group, verified, images, pairs.typical, threshold.similarity, representative)
+        else:
+            _split_by_pairs(group, verified, count, representative)
     beside = np.unique(np.concatenate([a[leaked[b]], b[leaked[a]]]))  # rows that are a copy of a leak
     groups = np.unique(representative[beside])
     representative[np.isin(representative, groups)] = WITH_A_LEAK
@@ -181,23 +183,30 @@ def _components(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _split(
     members: np.ndarray,
     verified: np.ndarray,
-    count: int,
-    images: Rows | None,
+    images: Rows,
     typical: np.ndarray,
     threshold: float,
     out: np.ndarray,
 ) -> None:
-    """Give the lowest unassigned row every unassigned member that is a copy of it, until none is left.
-
-    Without `images` only the `verified` pairs are.
-    """
+    """Give the lowest unassigned row every unassigned member that is a copy of it, until none is left."""
     while len(members):
         first, rest = int(members[0]), members[1:]
-        same = _among(_keys(rest, np.full(len(rest), first), count), verified)
+        same = _among(_keys(rest, np.full(len(rest), first), len(images)), verified)
         unknown = rest[~same]
-        if len(unknown) and images is not None:  # not among the candidates, or below the threshold: look once more
+        if len(unknown):  # not among the candidates, or below the threshold: look once more
             lead = np.repeat(images[first : first + 1], len(unknown), axis=0)
             same[~same] = aligned_similarity(images[unknown], lead, typical[unknown]) >= threshold
         out[first] = first
         out[rest[same]] = first
         members = rest[~same]
+
+
+def _split_by_pairs(members: np.ndarray, verified: np.ndarray, count: int, out: np.ndarray) -> None:
+    """As `_split`, where only the `verified` pairs are copies."""
+    ends = np.searchsorted(verified, np.stack([members, members + 1]) * count)  # pairs of which a member is the lower
+    out[members] = WITH_A_LEAK  # not assigned yet
+    for row, start, end in zip(members.tolist(), *ends.tolist(), strict=True):
+        if out[row] == WITH_A_LEAK:
+            copies = verified[start:end] % count
+            out[copies[out[copies] == WITH_A_LEAK]] = row
+            out[row] = row

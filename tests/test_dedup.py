@@ -12,6 +12,7 @@ from curate.copies import CopyThreshold
 from curate.dedup import group_duplicates
 from curate.fingerprints import copy_descriptor
 from curate.leaks import ProtectedIndex
+from curate.within import Pairs
 
 THRESHOLD = CopyThreshold(0.85, {}, 0.0, 0, 0, {})
 
@@ -108,3 +109,21 @@ def test_components_are_those_of_a_search_by_hand() -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_nothing_to_group(count: int) -> None:
     assert group_duplicates(np.zeros((count, 32, 32, 3), np.uint8), None, THRESHOLD).tolist() == list(range(count))
+
+
+def test_a_large_component_is_split_by_its_pairs_alone() -> None:
+    """The lowest row takes what it was verified against, and so on; by hand, row after row."""
+    rng = np.random.default_rng(5)
+    a, b = rng.integers(0, 60, (2, 90))
+    a, b = np.minimum(a, b)[a != b], np.maximum(a, b)[a != b]
+    pairs = set(zip(a.tolist(), b.tolist(), strict=True))
+    expected = list(range(60))
+    free = set(range(60))
+    for row in range(60):
+        if row in free:
+            for other in [other for other in sorted(free) if other == row or (row, other) in pairs]:
+                expected[other] = row
+                free.remove(other)
+    images = np.zeros((60, 32, 32, 3), np.uint8)  # not looked at
+    found = Pairs(a.astype(np.int32), b.astype(np.int32), np.zeros(60, np.float32))
+    assert dedup.group_pairs(images, found, THRESHOLD, again=0).tolist() == expected
