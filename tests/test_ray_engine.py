@@ -27,6 +27,7 @@ try:
     from ray.cluster_utils import Cluster
 except ImportError:
     ray = None
+linux = pytest.mark.skipif(sys.platform != "linux", reason="finds Ray's workers in /proc")
 needs_ray = pytest.mark.skipif(ray is None, reason="needs Ray: pip install 'srood[ray]'")
 
 
@@ -76,19 +77,20 @@ def workers(doing: str) -> list[int]:
 
 
 class WhenBusy(threading.Thread):
-    """Waits until a part is stored and a worker is at something, then acts on it; `parts` says how many were stored."""
+    """Once a part is stored, acts on a worker found at each of some things, in turn; notes how many parts there were."""
 
-    def __init__(self, folder: Path, doing: str, act) -> None:
+    def __init__(self, folder: Path, act, *doing: str) -> None:
         super().__init__(daemon=True)
-        self.folder, self.doing, self.act, self.parts = folder, doing, act, -1
+        self.folder, self.act, self.doing = folder, act, list(doing)
+        self.parts: list[int] = []
         self.over = threading.Event()
 
     def run(self) -> None:
-        while not self.over.is_set():
-            if (parts := len(list(self.folder.glob("part-*.npz")))) and (busy := workers(self.doing)):
-                self.parts = parts
+        while self.doing and not self.over.is_set():
+            if (parts := len(list(self.folder.glob("part-*.npz")))) and (busy := workers(self.doing[0])):
+                self.parts.append(parts)
                 self.act(busy[0])
-                return
+                self.doing.pop(0)
             time.sleep(0.002)
 
     def __enter__(self):
@@ -101,60 +103,51 @@ class WhenBusy(threading.Thread):
 
 
 @needs_ray
-@pytest.mark.parametrize("doing", ["measure", "search_within"])
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_a_worker_killed_while_it_works_changes_no_byte(cluster, world, local, tmp_path, monkeypatch, doing):
+@linux
+def test_workers_killed_while_they_work_change_no_byte(cluster, world, local, tmp_path, monkeypatch):
     monkeypatch.setattr("curate.engines.ray_engine.SEARCH_ROWS", 32)
     monkeypatch.setattr("curate.engines.ray_engine.RUN", 2)
     settings = config(world, tmp_path / "out" / "mini.h5", workers=1)
-    killed = []
-
-    def kill(process: int) -> None:
-        os.kill(process, signal.SIGKILL)
-        killed.append(process)
-
-    with WhenBusy(tmp_path / "out" / "mini.h5.work", doing, kill) as watch:
+    work = tmp_path / "out" / "mini.h5.work"
+    with WhenBusy(work, lambda process: os.kill(process, signal.SIGKILL), "measure", "search_within") as killed:
         result = on(cluster, settings)
-    assert len(killed) == 1 and 1 <= watch.parts <= 12
-    assert watch.parts < 12 or doing == "search_within"  # of 7 and 5 batches
+    assert killed.parts[0] < 12 and killed.parts[1:] == [12]  # of 7 and 5 batches
     assert files(tmp_path / "out") == files(local.out.parent)
     assert len(files(tmp_path / "out")) == 5  # manifest, evidence, three shards
     assert result.notes == local.notes
 
 
 @needs_ray
+@linux
 def test_so_it_is_with_a_classifier_on_the_worker_that_has_a_gpu(cluster, world, tmp_path):
     changes = {"embedder": f"checkpoint:{world / 'm.safetensors'}", "sample": "clusters", "protect": ("none",)}
     settings = config(world, tmp_path / "one" / "mini.h5", workers=1, **changes)
     build(settings)
     free = []
-    with WhenBusy(tmp_path / "ray" / "mini.h5.work", "measure", lambda _: free.append(ray.available_resources())):
+    with WhenBusy(tmp_path / "ray" / "mini.h5.work", lambda _: free.append(ray.available_resources()), "measure"):
         on(cluster, replace(settings, out=tmp_path / "ray" / "mini.h5"))
     assert free[0].get("GPU", 0) == 0 and free[0]["CPU"] == 1  # one worker: Ray was told of one GPU
     assert files(tmp_path / "ray") == files(tmp_path / "one")
 
 
 @needs_ray
-@pytest.mark.parametrize("first", ["ray", "local"])
-def test_either_engine_goes_on_with_the_parts_of_the_other(cluster, world, local, tmp_path, first):
+def test_either_engine_goes_on_with_the_parts_of_the_other(cluster, world, local, tmp_path):
     class Interrupted(LocalEngine):
-        def __init__(self, engine) -> None:
-            self.prepare, self.measure = engine.prepare, engine.measured_batches
+        def __init__(self, engine, stop: int) -> None:
+            self.prepare, self.measure, self.stop = engine.prepare, engine.measured_batches, stop
 
         def measured_batches(self, *arguments):
             for number, batch in self.measure(*arguments):
-                if number == 5:
+                if number == self.stop:
                     raise KeyboardInterrupt
                 yield number, batch
 
     settings = config(world, tmp_path / "mini.h5", workers=1)
-    address = {"ray": cluster.address, "local": None}
-    with pytest.raises(KeyboardInterrupt), open_engine(first, address[first]) as engine:
-        build(settings, engine=Interrupted(engine))
-    assert len(list((tmp_path / "mini.h5.work").glob("part-*.npz"))) == 5
-    second = "local" if first == "ray" else "ray"
-    with open_engine(second, address[second]) as engine:
-        result = build(settings, engine=engine)
+    for name, address, stop in (("local", None, 3), ("ray", cluster.address, 9)):
+        with pytest.raises(KeyboardInterrupt), open_engine(name, address) as engine:
+            build(settings, engine=Interrupted(engine, stop))
+        assert len(list((tmp_path / "mini.h5.work").glob("part-*.npz"))) == stop
+    result = build(settings)
     assert result.notes == ("went on with the parts of an interrupted build", *local.notes)
     assert files(tmp_path) == files(local.out.parent)
 
@@ -190,6 +183,7 @@ def test_machines_must_have_the_same_files_and_processors_enough(cluster, world,
 
 
 @needs_ray
+@linux
 def test_a_machine_lost_with_what_it_had_done_changes_no_byte(cluster, world, local, tmp_path):
     settings = config(world, tmp_path / "out" / "mini.h5", workers=1)
     lost = []
@@ -201,9 +195,9 @@ def test_a_machine_lost_with_what_it_had_done_changes_no_byte(cluster, world, lo
             cluster.remove_node(other, allow_graceful=False)
             lost.append(other)
 
-    with WhenBusy(tmp_path / "out" / "mini.h5.work", "measure", remove) as watch:
+    with WhenBusy(tmp_path / "out" / "mini.h5.work", remove, "measure") as watch:
         on(cluster, settings)
-    assert len(lost) == 1 and watch.parts < 12
+    assert len(lost) == 1 and watch.parts[0] < 12
     assert files(tmp_path / "out") == files(local.out.parent)
 
 

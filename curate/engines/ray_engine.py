@@ -18,6 +18,7 @@ import numpy as np
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read as Ray is imported and started
 try:
     import ray
+    from ray.exceptions import RayError
 except ImportError as error:
     from srood.errors import InputError
 
@@ -146,7 +147,13 @@ def _join(address: str | None) -> None:
         _reach(address)
     try:
         ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError, SystemExit) as error:  # Ray ends the process where it gives up
+    except (
+        ConnectionError,
+        ValueError,
+        RuntimeError,
+        RayError,
+        SystemExit,
+    ) as error:  # Ray ends the process where it gives up
         where = f"--ray-address {address}" if address else "--engine ray"
         reason = " ".join(str(error).split()) or type(error).__name__
         advice = "start one with `ray start --head`" if address else "see that this machine has memory and disk"

@@ -143,7 +143,10 @@ class Pool:
                 del self._actors[number]
                 self._losses += 1
                 if self._losses > LOSSES * self._count:
-                    raise InputError(f"--engine ray: workers end as they start ({_line(error)})") from error
+                    raise InputError(
+                        f"--engine ray: workers end as they start ({_line(error)}); "
+                        "every machine needs srood[ray], the same version"
+                    ) from error
                 self._add()
 
 
@@ -157,4 +160,6 @@ def _get(ref: ray.ObjectRef) -> Any:
 
 
 def _line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What Ray says last of an error, without its guesses."""
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return last.strip().partition(" Some common causes")[0].rstrip(".")
