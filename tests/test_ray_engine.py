@@ -77,7 +77,7 @@ def workers(doing: str) -> list[int]:
 
 
 class WhenBusy(threading.Thread):
-    """Once a part is stored, acts on a worker found at each of some things, in turn; notes how many parts there were."""
+    """Once a part is stored, acts on a worker found at each of some things, in turn; notes how many parts there are."""
 
     def __init__(self, folder: Path, act, *doing: str) -> None:
         super().__init__(daemon=True)

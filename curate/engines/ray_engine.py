@@ -37,6 +37,7 @@ from srood.errors import InputError
 RUN = 4  # consecutive batches that an actor reads in one go
 SEARCH_ROWS = 4096  # rows whose near-duplicates are searched in one call
 WITH_GPU = ("checkpoint", "timm")  # embedders that run on one where there is one
+NOT_JOINED = (ConnectionError, ValueError, RuntimeError, RayError)  # or Ray ends the process
 TIMEOUT = 10.0  # seconds to reach a cluster
 
 
@@ -147,13 +148,7 @@ def _join(address: str | None) -> None:
         _reach(address)
     try:
         ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (
-        ConnectionError,
-        ValueError,
-        RuntimeError,
-        RayError,
-        SystemExit,
-    ) as error:  # Ray ends the process where it gives up
+    except (*NOT_JOINED, SystemExit) as error:
         where = f"--ray-address {address}" if address else "--engine ray"
         reason = " ".join(str(error).split()) or type(error).__name__
         advice = "start one with `ray start --head`" if address else "see that this machine has memory and disk"
