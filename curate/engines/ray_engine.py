@@ -151,7 +151,9 @@ def _join(address: str | None) -> None:
     except (*NOT_JOINED, SystemExit) as error:
         where = f"--ray-address {address}" if address else "--engine ray"
         reason = " ".join(str(error).split()) or type(error).__name__
-        advice = "start one with `ray start --head`" if address else "see that this machine has memory and disk"
+        advice = "see that this machine has memory and disk"
+        if address:  # Ray sends no token to an address unless it is told to
+            advice = "start one with `ray start --head`; if it asks for a token, set RAY_AUTH_MODE=token"
         raise InputError(f"{where}: Ray cannot be used ({reason}); {advice}") from error
 
 
