@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from curate.alignment import aligned_similarity
@@ -11,24 +13,31 @@ from curate.leaks import Matches, ProtectedIndex
 WITH_A_LEAK = -1
 
 
+def search_within(index: ProtectedIndex, descriptors: np.ndarray | None) -> Matches:
+    """The verified pairs within the set that is indexed; its `copy_descriptor`s where they are known."""
+    return index.search(index.images, descriptors, within=True)
+
+
 def group_duplicates(
     images: np.ndarray,
     descriptors: np.ndarray | None,
     threshold: CopyThreshold,
     leaked: np.ndarray | None = None,
     workers: int | None = None,
+    search: Callable[[ProtectedIndex, np.ndarray | None], Matches] = search_within,
 ) -> np.ndarray:
     """For each row of `images` (uint8 (N, H, W, 3)) the row that represents its group, int64 (N,).
 
     A row with no copy represents itself; a representative is the lowest row of its group. Rows that are `leaked` (bool
     (N,)), copies of protected images, represent nothing: they are WITH_A_LEAK, and so is every row of a group that one
-    of them is a copy of a member of. `workers` threads change the speed and nothing else.
+    of them is a copy of a member of. `workers` threads change the speed and nothing else, nor does where pairs are
+    `search`ed (`curate.engines`).
     """
     if len(images) < 2:
         alone = np.arange(len(images))
         return alone if leaked is None else np.where(leaked, WITH_A_LEAK, alone)
-    pairs = ProtectedIndex(images, threshold, workers).search(images, descriptors, within=True)
-    return group_pairs(images, pairs, threshold, leaked)
+    index = ProtectedIndex(np.asarray(images), threshold, workers)  # of a memory-mapped file a plain array
+    return group_pairs(images, search(index, descriptors), threshold, leaked)
 
 
 def group_pairs(

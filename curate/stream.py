@@ -7,7 +7,7 @@ corpus: whether a row repeats the pixels of an earlier batch decides which later
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Protocol
@@ -26,6 +26,8 @@ from curate.workspace import Workspace
 from srood import images, outliers
 from srood.errors import InputError
 from srood.progress import progress_bar
+
+Measure = Callable[[BuildConfig, Inputs, Reference, int, int, int], Iterator[tuple[int, dict[str, np.ndarray]]]]
 
 
 class MeasuredBatches(Protocol):
@@ -49,10 +51,12 @@ def stream_corpus(
     evidence: Evidence,
     console: Console,
     measured: MeasuredBatches | None = None,
+    measure: Measure | None = None,
 ) -> dict[str, np.ndarray]:
     """Take every batch of the corpus through the stages up to the ID stage; return what survives, column by column.
 
-    Batches that are `measured` already are not read from the corpus.
+    Batches that are `measured` already are not read from the corpus. Others are measured by `measure`, by
+    default `measured_batches` (`curate.engines` has others).
     """
     seen: set[bytes] = set()
     parts: list[dict[str, np.ndarray]] = []
@@ -77,7 +81,7 @@ def stream_corpus(
         if measured is not None:
             batches = _stored(measured, len(parts))
         else:
-            batches = measured_batches(config, inputs, reference, source, start, len(parts))
+            batches = (measure or measured_batches)(config, inputs, reference, source, start, len(parts))
         for number, batch in batches:
             part = settle_batch(batch, seen, inputs.labels, reference, config.seed)
             work.write(f"part-{number:06d}", part)
