@@ -82,7 +82,7 @@ def stream_corpus(
             batches = _stored(measured, len(parts))
         else:
             batches = (measure or measured_batches)(config, inputs, reference, source, start, len(parts))
-        for number, batch in batches:
+        for number, batch in sources.prefetch(batches, 1):  # the next is measured while this one is settled and stored
             part = settle_batch(batch, seen, inputs.labels, reference, config.seed)
             work.write(f"part-{number:06d}", part)
             take(part)
