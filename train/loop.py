@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -76,8 +76,8 @@ def fit(run: Path, config: AnyConfig, data: TrainingImages) -> Path:
 def _fit_process(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages) -> Outcome:
     """Runs in every process; an error goes back as a value, as an exception would not get through with its type."""
     try:
-        with noted() as asked:
-            outcome = _train(fabric, run, config, data, asked)
+        with noted() as asked, ExitStack() as opened:
+            outcome = _train(fabric, run, config, data, asked, opened)
     except InputError as error:
         outcome = Outcome(0, error=str(error))
     if fabric.world_size > 1:
@@ -87,7 +87,9 @@ def _fit_process(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingIma
     return outcome
 
 
-def _train(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, asked: Asked) -> Outcome:
+def _train(
+    fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, asked: Asked, opened: ExitStack
+) -> Outcome:
     # set-up: weights, optimiser and images on the device
     torch.backends.cudnn.deterministic = True
     checkpoint = runs.newest_checkpoint(run)
@@ -95,6 +97,7 @@ def _train(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, a
     if info.mean is None or info.std is None:
         raise InputError(f"{checkpoint}: its weights lack mean and std; start the run again")
     stepper = Stepper(fabric, config, data, classifier, (info.mean, info.std))
+    opened.callback(stepper.outliers.close)
     plan = data.plan(config)
     band = reselection(config.reselect) if isinstance(config, TuneConfig) and config.reselect else None
 
@@ -131,7 +134,7 @@ def _train(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, a
         for step in range(start, plan.total):
             # the outliers of the epoch, the rows of the step, the step
             if band and step % plan.epoch_steps == 0:
-                selected = select(stepper.model, stepper.pools, band, stepper.outlier_scaling, fabric)
+                selected = select(stepper.model, stepper.outliers.held, band, stepper.outlier_scaling, fabric)
             rows = plan.rows(step, selected)
             lr = learning_rate(step, plan.scheduled, config.lr, config.final_lr)
             try:

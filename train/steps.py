@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from lightning_fabric import Fabric
@@ -16,8 +17,9 @@ from srood.models.weights import Triple
 from train import batches
 from train.batchnorm import choose_rows
 from train.config import AnyConfig, TuneConfig
+from train.outlier_pools import OutlierPools
 from train.plan import StepRows
-from train.shares import Share, joined, share_of
+from train.shares import Share, joined, largest, share_of
 from train.training_images import TrainingImages
 
 IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -53,8 +55,7 @@ class Stepper:
         self.fabric, self.config, self.classifier, self.device = fabric, config, classifier, fabric.device
         self.loss_of = objective(config)
         self.images, self.labels = data.images.to(self.device), data.labels.to(self.device)
-        self.outliers = torch.cat([*data.outliers, data.images[:0]]).to(self.device)
-        self.pools = self.outliers.split([len(part) for part in data.outliers]) if data.outliers else ()
+        self.outliers = OutlierPools(data.outliers, self.device)
         self.id_scaling = self.outlier_scaling = scaling
         self.outlier_padding = config.crop_padding
         if tuning is not None:
@@ -92,17 +93,17 @@ class Stepper:
         self.optimiser.zero_grad()
         numbers: dict[str, float] = {}
         # the last batch of an epoch may have fewer rows than parts
-        parts = min(config.accumulate, len(rows.id), len(rows.outliers) if self.pools else len(rows.id))
-        for part in range(parts):
+        parts = min(config.accumulate, len(rows.id), len(rows.outliers) if self.outliers.pools else len(rows.id))
+        shares = [share_of(len(rows.outliers), parts, part, fabric) for part in range(parts)]
+        for part, (others, outliers) in enumerate(zip(shares, self._outliers(rows, shares), strict=True)):
             ids = share_of(len(rows.id), parts, part, fabric)
-            others = share_of(len(rows.outliers), parts, part, fabric)
             weight = len(ids.part) / ids.total
             last = part == parts - 1
             with fabric.no_backward_sync(self.model, enabled=fabric.world_size > 1 and not last):
                 # one forward pass over ID images and outliers, so that batch norm sees both
                 for norm in self.norms:
                     norm.rows = len(ids.own)
-                x = self._pixels(step, rows, ids, others)
+                x = self._pixels(step, rows, ids, others, outliers)
                 outputs = self._forward(x)
                 logits, features = (joined(out, (ids, others), fabric) for out in outputs)
                 y = self.labels[rows.id[ids.part.start : ids.part.stop].to(self.device)]
@@ -130,15 +131,31 @@ class Stepper:
                 f"choose another --batch-size (now {self.config.batch_size})"
             ) from error
 
-    def _pixels(self, step: int, rows: StepRows, ids: Share, others: Share) -> Tensor:
-        """The images of this process, augmented and normalised: ID images, then outliers, (n, 3, H, W) float32."""
-        sources = [(self.images, rows.id, ids, batches.ID_AUGMENTATION, self.config.crop_padding, self.id_scaling)]
-        if self.pools:
+    def _outliers(self, rows: StepRows, shares: Sequence[Share]) -> list[Tensor | None]:
+        """This process's outliers of each part of a step, before any goes through the network."""
+        if not self.outliers.pools:
+            return [None] * len(shares)
+        found: list[Tensor | None] = []
+        failed: InputError | None = None
+        try:
+            found = [self.outliers.images(rows, share.own) for share in shares]
+        except InputError as error:
+            failed = error
+        # all processes end together: one would wait for the others' outputs for ever
+        if self.outliers.reads and largest(failed is not None, self.fabric):
+            raise failed or InputError("another process cannot read outliers; run `curate verify` on each set")
+        return found
+
+    def _pixels(self, step: int, rows: StepRows, ids: Share, others: Share, outliers: Tensor | None) -> Tensor:
+        """The images of this process, ID first, augmented and normalised, (n, 3, H, W) float32."""
+        numbers = rows.id[ids.own.start : ids.own.stop].to(self.device)
+        how = batches.ID_AUGMENTATION, self.config.crop_padding, self.id_scaling
+        sources = [(self.images.index_select(0, numbers), ids, *how)]
+        if outliers is not None:
             how = batches.OUTLIER_AUGMENTATION, self.outlier_padding, self.outlier_scaling
-            sources.append((self.outliers, rows.outliers, others, *how))
+            sources.append((outliers, others, *how))
         parts = []
-        for source, numbers, share, purpose, padding, scaling in sources:
-            chosen = source[numbers[share.own.start : share.own.stop].to(self.device)]
+        for chosen, share, purpose, padding, scaling in sources:
             place = share.total, share.own.start
             chosen = batches.augment(chosen, padding, self.config.seed, purpose, step, place)
             parts.append(batches.normalise(chosen, *scaling))
