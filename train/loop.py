@@ -24,10 +24,11 @@ from train.logbook import Interval, Logbook
 from train.reporting import training_progress
 from train.shares import largest
 from train.signals import Asked, Stopped, noted, passed_on
-from train.steps import NotFinite, Stepper
+from train.steps import NotFinite, StepNumbers, Stepper
 from train.training_images import TrainingImages
 
 LOG_EVERY = 50  # steps
+FETCH_EVERY = 10  # steps, a divisor of the above: how often a GPU is waited for
 CHECKPOINT_SECONDS = 300.0  # where --checkpoint-every is not given
 DIVERGED = 10.0  # times the first loss, or that of a guess if it is larger
 
@@ -111,6 +112,7 @@ def _train(
     writes = fabric.is_global_zero
     logbook = Logbook(run, start, config.tensorboard) if writes else None
     last_saved, interval = time.monotonic(), Interval(before=state.get("interval"))
+    waiting: list[tuple[int, StepNumbers, int]] = []  # numbers on the device, of steps with so many images
 
     def stopped(step: int, what: str) -> InputError:
         return InputError(
@@ -118,7 +120,20 @@ def _train(
             f"the last good checkpoint is {runs.newest_checkpoint(run)}"
         )
 
+    def fetch() -> None:
+        nonlocal bound
+        for step, measured, images in waiting:
+            try:
+                numbers = measured.fetched()
+            except NotFinite as error:
+                raise stopped(step, str(error)) from error
+            if step == 0:
+                bound = DIVERGED * max(numbers["loss"], math.log(classifier.fc.out_features))
+            interval.add(numbers, images)
+        waiting.clear()
+
     def save(step: int) -> None:
+        fetch()
         weights = classifier.state_dict()
         for name, value in weights.items():
             if not torch.isfinite(value).all():
@@ -138,17 +153,17 @@ def _train(
             rows = plan.rows(step, selected)
             lr = learning_rate(step, plan.scheduled, config.lr, config.final_lr)
             try:
-                numbers = stepper.take(step, rows, lr)
+                measured = stepper.take(step, rows, lr)
             except NotFinite as error:
                 raise stopped(step, str(error)) from error
-            if step == 0:
-                bound = DIVERGED * max(numbers["loss"], math.log(classifier.fc.out_features))
+            waiting.append((step, measured, len(rows.id) + len(rows.outliers)))
 
             # log, validate
             done = step + 1
-            interval.add(numbers, len(rows.id) + len(rows.outliers))
-            report(done, interval.note())
             epoch_done = done % plan.epoch_steps == 0 or done == plan.total
+            if not stepper.deferred or step == 0 or done % FETCH_EVERY == 0 or epoch_done:
+                fetch()
+            report(done, interval.note())
             if done % LOG_EVERY == 0 or epoch_done:
                 line = {"step": done, "epoch": done / plan.epoch_steps, "lr": lr, **interval.means()}
                 if line["loss"] > bound:

@@ -1,4 +1,4 @@
-"""The outliers of a run as one process reads them: sets held on its device, and readers of those that do not fit."""
+"""The outliers of a run as one process reads them: sets held in memory, and readers of those that do not fit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from srood.outlier_blocks import BlockReader
 from train.block_sets import BlockSet
+from train.device_images import held_images, sent, taken
 from train.plan import StepRows
 
 
@@ -16,12 +17,12 @@ class OutlierPools:
     """The images of the outlier sets of a run. Use it in one thread, and close it.
 
     Attributes:
-        pools: of each set its images, (M, H, W, 3) uint8 on the device, or a reader
+        pools: of each set its images, (M, H, W, 3) uint8, on the device where they fit, or a reader
     """
 
     def __init__(self, sets: Sequence[Tensor | BlockSet], device: torch.device) -> None:
         self.device = device
-        self.pools = [found.reader() if isinstance(found, BlockSet) else found.to(device) for found in sets]
+        self.pools = [found.reader() if isinstance(found, BlockSet) else held_images(found, device) for found in sets]
         self._counts = [found.opened.num_rows if isinstance(found, BlockSet) else len(found) for found in sets]
 
     @property
@@ -52,17 +53,17 @@ class OutlierPools:
             places.append(inside)
             first += count
         back = torch.cat(places).argsort()
-        return torch.cat(parts).index_select(0, back.to(self.device))
+        return taken(torch.cat(parts), back, self.device)
 
     def _taken(self, number: int, rows: StepRows, wanted: Tensor, drawn: int) -> Tensor:
         """Rows of one set, numbered from its first; `drawn` of the step's rows of this set come before them."""
         pool = self.pools[number]
         if isinstance(pool, Tensor):
-            return pool.index_select(0, wanted.to(self.device))
+            return taken(pool, wanted, self.device)
         span = rows.spans[number]
         assert span is not None
         start = span[0] + drawn
-        return torch.from_numpy(pool.between(start, start + len(wanted))).to(self.device)
+        return sent(torch.from_numpy(pool.between(start, start + len(wanted))), self.device)
 
     def close(self) -> None:
         """End the readers."""
