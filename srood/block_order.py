@@ -50,7 +50,7 @@ class BlockOrder:
         window_blocks: blocks of a window at the most; the windows of a pass have as many each, or one fewer
         seed: a number from 0
         left_out: numbers of blocks that are never drawn; the other blocks are numbered anew
-        shuffled: or in the stored order, again and again
+        shuffled: False for the stored order, again and again
     """
 
     shard_rows: tuple[int, ...]

@@ -80,7 +80,7 @@ class BlockReader:
             block_rows: consecutive rows that are read together; by default `default_block_rows`, or `window_rows`
                 where that is less.
             left_out: numbers of blocks that are never drawn.
-            shuffled: or all blocks and rows in the stored order, `seed` or no.
+            shuffled: False for the stored order, in which `seed` plays no part.
 
         Raises:
             InputError: the set holds no rows.

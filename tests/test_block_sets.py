@@ -262,3 +262,30 @@ def test_the_memory_that_is_asked_for_suffices(validation):
     assert chosen is not None and chosen.window_rows >= config.outlier_batch_size
     used = (2 * chosen.window_rows + chosen.held_out_blocks * chosen.block_rows) * 32 * 32 * 3
     assert used <= memory_bytes(memory)
+
+
+def test_a_shard_that_is_lost_ends_the_run_with_its_name(files, tmp_path, monkeypatch):
+    large = write_rows(tmp_path / "large", SHARDS, 1)
+    take = Stepper.take
+
+    def losing(self, step, rows, lr):
+        if step == 1:
+            for shard in large.parent.glob("mini-*.h5"):
+                shard.unlink()
+        return take(self, step, rows, lr)
+
+    monkeypatch.setattr(Stepper, "take", losing)
+    settings = {**SMALL, **files, **MEMORY, "outliers": str(large), "epochs": 9, "checkpoint_every": 1}
+    with pytest.raises(InputError, match=r"mini-0000\d-of-00003.h5: cannot be read"):
+        tune(TuneConfig(**settings), tmp_path / "run")
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert int(saved.name.removeprefix("step-")) >= 2  # what was read is used
+
+
+def test_blocks_larger_than_their_window_are_refused(files, tmp_path):
+    run = tune(TuneConfig(**{**SMALL, **files, **MEMORY, "max_steps": 1}), tmp_path / "run")
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values["outlier_blocks"][0]["block_rows"] = 40
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match="config.yaml: setting outlier_blocks.*block_rows 40 must not be above"):
+        read_config(run)

@@ -36,7 +36,7 @@ class BlockSet:
         opened: the set
         settings: windows, blocks, and how many blocks are held out
         seed: of the order and of what is held out
-        shuffled: or in the stored order
+        shuffled: False for the stored order
     """
 
     opened: OutlierSet

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from srood import manifests
 from srood.errors import InputError
@@ -73,6 +73,12 @@ class BlockSettings(BaseModel):
     window_rows: int = Field(ge=1)  # rows to draw from
     block_rows: int = Field(ge=1)  # consecutive rows that are read together
     held_out_blocks: int = Field(0, ge=0)  # blocks to validate on
+
+    @model_validator(mode="after")
+    def _fits(self) -> BlockSettings:
+        if self.block_rows > self.window_rows:
+            raise ValueError(f"block_rows {self.block_rows} must not be above window_rows {self.window_rows}")
+        return self
 
 
 class TuneConfig(TrainConfig):
