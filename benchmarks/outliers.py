@@ -54,7 +54,7 @@ def in_memory(path: Path, batch: int) -> Iterator[Passes]:
 
     def batches(number: int) -> Batches:
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(number))
-        return (images[rows] for rows in order.split(batch))
+        return (images.index_select(0, rows) for rows in order.split(batch))
 
     yield batches
 

@@ -8,6 +8,11 @@ or busier minute meets all of them; a figure is the median over the rounds, with
 The plain loop is what one would write without this package: a Dataset of PIL images, torchvision's transforms (flip,
 crop with padding 4, to tensor, normalise), a DataLoader, float32, the same network, optimiser and loss. It runs with
 no worker processes and with two; the faster counts.
+
+    python benchmarks/training.py --device cuda --models wrn-40-2 resnet18 --epochs 10 --compile
+
+adds each network's speed by SR and by SROE, as a share of what the device can do, and the seconds of ten epochs, run in
+full with --epochs, else extrapolated from --rounds of --steps. On a GPU all networks are measured where none are named.
 """
 
 from __future__ import annotations
@@ -22,13 +27,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from networks import METHODS, measure_networks, peak, print_networks, wait
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from srood.datasets import dataset_info, id_specs, load_images
-from srood.models import build_model
+from srood.models import MODELS, build_model
 from train.config import TuneConfig
 from train.devices import describe_device, make_fabric, resolve_device, resolve_precision
+from train.loop import FETCH_EVERY
 from train.plan import Plan
 from train.steps import Stepper
 from train.training_images import TrainingImages
@@ -38,7 +45,8 @@ Contender = Callable[[int], float]  # takes so many steps, returns images a seco
 
 def ours(arguments: argparse.Namespace, data: TrainingImages, precision: str, **settings: Any) -> Contender:
     """Steps of `srood train`: batches, augmentation, forward, backward, optimiser."""
-    config = TuneConfig(model=arguments.model, method_options=settings.pop("options", {}), **settings)
+    options = {"model": arguments.model, "method_options": settings.pop("options", {})}
+    config = TuneConfig(**{**options, **settings})
     device = resolve_device(arguments.device)
     fabric = make_fabric(device, resolve_precision(precision, device))
     info = dataset_info(arguments.id)
@@ -51,11 +59,15 @@ def ours(arguments: argparse.Namespace, data: TrainingImages, precision: str, **
 
     def take(steps: int) -> float:
         nonlocal taken
+        torch.backends.cudnn.deterministic = True  # as `srood train` has it
         images, start = 0, time.perf_counter()
         for step in range(taken, taken + steps):
             rows = plan.rows(step)
-            stepper.take(step, rows, 0.001)  # fetches the loss, so that a GPU has finished too
+            numbers = stepper.take(step, rows, 0.001)
+            if (step + 1) % FETCH_EVERY == 0:
+                numbers.fetched()
             images += len(rows.id) + len(rows.outliers)
+        wait(device)
         taken += steps
         return images / (time.perf_counter() - start)
 
@@ -100,6 +112,7 @@ def plain(arguments: argparse.Namespace, data: TrainingImages, workers: int) -> 
     batches = endless()
 
     def take(steps: int) -> float:
+        torch.backends.cudnn.deterministic = False
         images, start = 0, time.perf_counter()
         for _ in range(steps):
             x, y = (part.to(device) for part in next(batches))
@@ -110,6 +123,7 @@ def plain(arguments: argparse.Namespace, data: TrainingImages, workers: int) -> 
             optimiser.step()
             loss.item()
             images += len(y)
+        wait(device)
         return images / (time.perf_counter() - start)
 
     return take
@@ -142,6 +156,11 @@ def load(arguments: argparse.Namespace) -> TrainingImages:
     )
 
 
+def _batch(method: str) -> str:
+    of_id, of_outliers = METHODS[method]
+    return f"{method} {of_id} + {of_outliers} images" if of_outliers else f"{method} {of_id} images"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet20")
@@ -149,9 +168,13 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=20, help="steps of each contender a round")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--models", nargs="*", help="also measure these networks; on a GPU by default all")
+    parser.add_argument("--epochs", type=int, help="with --models: run so many epochs in full")
+    parser.add_argument("--compile", action="store_true", help="with --models: compile the networks")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     data, device = load(arguments), resolve_device(arguments.device)
+    models = arguments.models if arguments.models is not None else list(MODELS) if device.type == "cuda" else []
     auto = resolve_precision("auto", device)
 
     outliers = {"outliers": ("made-up",), "method": "sroe", "options": {"alpha": 0.02, "beta": 0.5}}
@@ -184,9 +207,24 @@ def main() -> None:
     print()
     for name, values in rates.items():
         print(f"{name:<46}{statistics.median(values):8,.0f} images/s  ({min(values):,.0f} to {max(values):,.0f})")
+    found, peaks = [], {}
+    if models:
+        classes, compiled = int(data.labels.max()) + 1, ", compiled" if arguments.compile else ""
+        print(f"\nnetworks, {describe_device(device)}, {auto}{compiled}; {', '.join(map(_batch, METHODS))}")
+        methods = {"SR": {"method": "sr", "options": {"alpha": 0.02}}, "SROE": outliers}
+
+        def network(model: str, method: str) -> Contender:
+            settings = {**methods[method], "model": model, "compile": arguments.compile}
+            return ours(arguments, data, auto, **settings)
+
+        sizes = arguments.steps, arguments.rounds, arguments.epochs
+        found = measure_networks(network, models, classes, len(data.images), *sizes)
+        peaks = peak(device, auto)
+        print_networks(found, peaks)
     if arguments.json:
         document = {"model": arguments.model, "device": describe_device(device), "precision": auto}
         document |= {"steps": arguments.steps, "ratios": ratios, "images_per_second": rates}
+        document |= {"networks": found, "peak": peaks, "compiled": arguments.compile}
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")
 
 

@@ -2,7 +2,7 @@
 
 Protected sets are small and the corpus is not: the former are indexed, the latter streams past in batches. What a batch
 leaves behind is stored as a part in the workspace, so an interrupted build goes on with the next batch. Nothing depends
-on the number of workers: they only decode.
+on the number of workers, which only decode, nor on the engine.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from rich.console import Console
 from curate import contamination, dedup, sampling
 from curate.config import BuildConfig, check
 from curate.digests import hexadecimal
+from curate.engines.engine import Engine, LocalEngine
 from curate.evidence import ID, ID_NESS, Evidence, Partners, narrowest
 from curate.inputs import Inputs, identity, resolve_inputs
 from curate.outputs import BuildResult, existing
@@ -34,10 +35,12 @@ def build(
     console: Console | None = None,
     inputs: Inputs | None = None,
     measured: MeasuredBatches | None = None,
+    engine: Engine | None = None,
 ) -> BuildResult:
     """Build an outlier set, out of `inputs` where they were found already, else out of what the settings name.
 
-    Where the batches of the corpus were `measured` elsewhere, the corpus itself is not read.
+    Where the batches of the corpus were `measured` elsewhere, the corpus itself is not read. The `engine`
+    (`curate.engines`; by default the local one) decides where they are measured otherwise, and nothing else.
 
     Raises:
         InputError: an input cannot be found or used, the output exists with other content, or (`strict_size`) the
@@ -49,6 +52,8 @@ def build(
     already = None if config.dry_run else existing(config.out, inputs.recipe, config.overwrite)
     if already is not None:
         return BuildResult(config.out, already, True, (f"{config.out} already holds this set, verified",))
+    engine = engine or LocalEngine()
+    inputs = engine.prepare(config, inputs)
     work = Workspace(config.out, inputs.recipe)
 
     notes = []
@@ -65,7 +70,9 @@ def build(
         work.write("id", measured.id_images())
     reference = prepare_reference(config, inputs, work, console, search=measured is None)
     tally, evidence = Tally(), Evidence(config.seed)
-    survivors = stream_corpus(config, inputs, reference, work, tally, evidence, console, measured)
+    survivors = stream_corpus(
+        config, inputs, reference, work, tally, evidence, console, measured, engine.measured_batches
+    )
     columns = survivors.columns
     narrow = narrowest(columns["leak_similarity"], columns.pop("leak_row"), reference.protected_batch())
     reference.release_protected()  # the next stage builds an index of its own
@@ -75,7 +82,9 @@ def build(
     leaked = np.arange(len(with_leaks[0])) >= count
     with progress_bar("images", console) as progress:
         progress.add_task(f"near-duplicates among {len(leaked):,} images", total=None, note="")
-        found = dedup.find_groups(*with_leaks, reference.copies, leaked, folder=work.folder, seed=config.seed)
+        found = dedup.find_groups(
+            *with_leaks, reference.copies, leaked, engine.search_within, folder=work.folder, seed=config.seed
+        )
     representative = found.representative[:count]
     kept = np.flatnonzero(representative == np.arange(count))
     with_leak = int((representative == dedup.WITH_A_LEAK).sum())  # a group that touches a protected image goes whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from curate.partitions import Rows, partition, unpacked
 from curate.row_file import RowFile
 from curate.within import Pairs
 
+Search = Callable[[ProtectedIndex, np.ndarray | None], Matches]
+
 WITH_A_LEAK = -1
 FLAT = 50_000  # rows up to which each is compared with all; beyond it they are partitioned first
 KEPT = 8  # pairs of a row of a large set that are kept, with lower rows, with higher rows and with leaks
-LOOKED_AT_AGAIN = (
-    64  # members, at most, of a group of a large set of which pairs are looked at that were not candidates
-)
+LOOKED_AT_AGAIN = 64  # members, at most, of a component of a large set in which all pairs may be looked at
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,27 @@ class Groups:
     index: dict[str, Any]
 
 
+def search_within(index: ProtectedIndex, descriptors: np.ndarray | None) -> Matches:
+    """The verified pairs within the set that is indexed; its `copy_descriptor`s where they are known."""
+    return index.search(index.images, descriptors, within=True)
+
+
 def group_duplicates(
     images: np.ndarray,
     descriptors: np.ndarray | None,
     threshold: CopyThreshold,
     leaked: np.ndarray | None = None,
     workers: int | None = None,
+    search: Search = search_within,
 ) -> np.ndarray:
     """For each row of `images` (uint8 (N, H, W, 3)) the row that represents its group, int64 (N,).
 
     A row with no copy represents itself; a representative is the lowest row of its group. Rows that are `leaked` (bool
     (N,)), copies of protected images, represent nothing: they are WITH_A_LEAK, and so is every row of a group that one
-    of them is a copy of a member of. `workers` threads change the speed and nothing else.
+    of them is a copy of a member of. `workers` threads change the speed and nothing else, nor does where pairs are
+    `search`ed (`curate.engines`).
     """
-    return find_groups(images, descriptors, threshold, leaked, workers).representative
+    return find_groups(images, descriptors, threshold, leaked, search, workers).representative
 
 
 def find_groups(
@@ -55,6 +63,7 @@ def find_groups(
     descriptors: Rows | None,
     threshold: CopyThreshold,
     leaked: np.ndarray | None = None,
+    search: Search = search_within,
     workers: int | None = None,
     folder: Path | None = None,
     seed: int = 0,
@@ -65,6 +74,7 @@ def find_groups(
     is measured.
 
     Args:
+        search: where pairs of a set that is not partitioned are searched (`curate.engines`).
         folder: where files may be put that large sets need; by default they are kept in memory.
         seed: decides the partition, and the rows that the recall is measured with.
     """
@@ -75,7 +85,7 @@ def find_groups(
         return _partitioned(images, descriptors, threshold, leaked, workers, folder, seed)
     whole = images.mapped() if isinstance(images, RowFile) else np.asarray(images)
     known = None if descriptors is None else unpacked(np.asarray(descriptors))
-    pairs = ProtectedIndex(whole, threshold, workers).search(whole, known, within=True)
+    pairs = search(ProtectedIndex(np.asarray(whole), threshold, workers), known)  # of a mapped file a plain array
     return Groups(group_pairs(whole, pairs, threshold, leaked), {"kind": "flat"})
 
 

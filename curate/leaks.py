@@ -121,13 +121,14 @@ class ProtectedIndex:
         descriptors: np.ndarray | None = None,
         *,
         within: bool = False,
+        first: int = 0,
         advance: Callable[[int], object] | None = None,
     ) -> Matches:
         """The protected images that each of `images` (uint8 (Q, H, W, 3)) repeats.
 
         `descriptors` are those of `copy_descriptor(images)` if they are known already. With `within` the images are
-        the protected images themselves, and no row is matched with itself. `advance` is told how many queries are
-        done, block by block.
+        the protected images themselves, those from row `first` on, and no row is matched with itself. `advance` is told
+        how many queries are done, block by block.
         """
         if descriptors is None:
             descriptors = copy_descriptor(images)
@@ -137,7 +138,8 @@ class ProtectedIndex:
         pairs = [_Pairs.none()]
         for start in range(0, len(images), _BLOCK):
             rows = slice(start, min(start + _BLOCK, len(images)))
-            block, typical[rows] = self._search_block(images[rows], descriptors[rows], start if within else None)
+            own = first + start if within else None
+            block, typical[rows] = self._search_block(images[rows], descriptors[rows], own)
             block.query += start
             left = (block.similarity < self.threshold.similarity) & ~block.exact
             np.maximum.at(largest_left, block.query[left], block.similarity[left])

@@ -28,6 +28,7 @@ from curate.inputs import Inputs, resolve_inputs
 from curate.outputs import BuildResult
 from curate.record import versions
 from curate.reference import Reference, prepare_reference
+from curate.sources import batch_counts, batch_place
 from curate.stream import measured_batches
 from curate.workspace import Workspace, read_arrays
 from srood.errors import InputError
@@ -78,7 +79,7 @@ def build_part(config: BuildConfig, rank: int, ranks: int, console: Console | No
         raise InputError("--dry-run: a part says nothing of the set; leave out --rank and --world-size, or --dry-run")
     check(config)
     inputs = resolve_inputs(config)
-    mine = share(sum(_batches_of_sets(inputs, config.batch_rows)), rank, ranks)
+    mine = share(sum(batch_counts(inputs.corpus, config.batch_rows)), rank, ranks)
     folder = part_folder(config.out, rank, ranks)
     if _same_part(folder, inputs.recipe, rank, ranks):
         _verify(folder, mine, rank)
@@ -95,7 +96,7 @@ def build_part(config: BuildConfig, rank: int, ranks: int, console: Console | No
         task = progress.add_task("corpus", total=_rows(inputs, mine, config), note=f"rank {rank} of {ranks}")
         progress.advance(task, _rows(inputs, range(mine.start, done), config))
         if done < mine.stop:
-            start = _place(inputs, done, config.batch_rows)
+            start = batch_place(inputs.corpus, done, config.batch_rows)
             for number, batch in measured_batches(config, inputs, reference, *start, done, mine.stop - done):
                 work.write(_file(number), batch)
                 progress.advance(task, int(batch["next"][2]))
@@ -129,24 +130,10 @@ def _file(number: int) -> str:
     return f"batch-{number:08d}"
 
 
-def _batches_of_sets(inputs: Inputs, batch_rows: int) -> list[int]:
-    """How many batches each set of the corpus has; no batch lies across two."""
-    return [-(-source.num_rows() // batch_rows) for source in inputs.corpus.sources]
-
-
-def _place(inputs: Inputs, number: int, batch_rows: int) -> tuple[int, int]:
-    """The set in which a batch lies, and its first row there."""
-    for source, batches in enumerate(_batches_of_sets(inputs, batch_rows)):
-        if number < batches:
-            return source, number * batch_rows
-        number -= batches
-    raise AssertionError("no such batch")
-
-
 def _rows(inputs: Inputs, batches: range, config: BuildConfig) -> int:
     """Rows in a range of batches."""
     rows = first = 0
-    for source, count in zip(inputs.corpus.sources, _batches_of_sets(inputs, config.batch_rows), strict=True):
+    for source, count in zip(inputs.corpus.sources, batch_counts(inputs.corpus, config.batch_rows), strict=True):
         start, stop = (
             min(max(number - first, 0), count) * config.batch_rows for number in (batches.start, batches.stop)
         )

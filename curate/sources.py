@@ -162,6 +162,20 @@ def raw_batches(
         start = 0
 
 
+def batch_counts(corpus: Corpus, batch_rows: int) -> list[int]:
+    """How many batches each set of the corpus has; no batch lies across two."""
+    return [-(-source.num_rows() // batch_rows) for source in corpus.sources]
+
+
+def batch_place(corpus: Corpus, number: int, batch_rows: int) -> tuple[int, int]:
+    """The set in which a batch lies, and its first row there."""
+    for source, batches in enumerate(batch_counts(corpus, batch_rows)):
+        if number < batches:
+            return source, number * batch_rows
+        number -= batches
+    raise AssertionError("no such batch")
+
+
 def prefetch(items: Iterator[Any], depth: int = 2) -> Iterator[Any]:
     """Run an iterator on a thread of its own, at most `depth` items ahead; its exceptions are raised here."""
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)

@@ -7,7 +7,7 @@ corpus: whether a row repeats the pixels of an earlier batch decides which later
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Protocol
@@ -29,6 +29,8 @@ from curate.workspace import Workspace
 from srood import images, outliers
 from srood.errors import InputError
 from srood.progress import progress_bar
+
+Measure = Callable[[BuildConfig, Inputs, Reference, int, int, int], Iterator[tuple[int, dict[str, np.ndarray]]]]
 
 
 class MeasuredBatches(Protocol):
@@ -52,10 +54,12 @@ def stream_corpus(
     evidence: Evidence,
     console: Console,
     measured: MeasuredBatches | None = None,
+    measure: Measure | None = None,
 ) -> Survivors:
     """Take every batch of the corpus through the stages up to the ID stage; return what survives.
 
-    Batches that are `measured` already are not read from the corpus.
+    Batches that are `measured` already are not read from the corpus. Others are measured by `measure`, by
+    default `measured_batches` (`curate.engines` has others).
     """
     seen, survivors = Digests(), Survivors(work.folder)
     source = start = number = 0
@@ -78,8 +82,8 @@ def stream_corpus(
         if measured is not None:
             batches = _stored(measured, number)
         else:
-            batches = measured_batches(config, inputs, reference, source, start, number)
-        for number, batch in batches:
+            batches = (measure or measured_batches)(config, inputs, reference, source, start, number)
+        for number, batch in sources.prefetch(batches, 1):  # the next is measured while this one is settled and stored
             part = settle_batch(batch, seen, inputs.labels, reference, config.seed)
             work.write(f"part-{number:06d}", part)
             take(part)
@@ -101,18 +105,19 @@ def measured_batches(
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Number and measurements of `count` batches of the corpus, or all, from row `start` of set `source` on.
 
-    `number` is that of the first. Decoding happens on threads, ahead of the rest.
+    `number` is that of the first. Decoding and what needs the pixels alone happen on threads, ahead of the rest.
     """
     with ThreadPoolExecutor(config.workers or os.cpu_count() or 1) as pool:
 
-        def decoded() -> Iterator[tuple[sources.RawBatch, np.ndarray, list[str | None], np.ndarray]]:
+        def described() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
             for raw in islice(sources.raw_batches(inputs.corpus, config.batch_rows, source, start, number), count):
                 originals = np.zeros((len(raw.rows), 2), np.int64)  # width and height before resizing
                 encoded = [row.data for row in raw.rows]
-                yield raw, *images.decode_batch(encoded, config.image_size, pool, originals, reduced=True), originals
+                decoded = images.decode_batch(encoded, config.image_size, pool, originals, reduced=True)
+                yield raw.number, describe_batch(config, inputs, raw, *decoded, originals)
 
-        for raw, pixels, reasons, originals in sources.prefetch(decoded()):
-            yield raw.number, measure_batch(config, inputs, reference, raw, pixels, reasons, originals)
+        for place, batch in sources.prefetch(described()):
+            yield place, compare_batch(batch, inputs, reference)
 
 
 def _stored(measured: MeasuredBatches, number: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
@@ -130,12 +135,24 @@ def measure_batch(
     reasons: list[str | None],
     originals: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """All that is known of a batch without any other: `settle_batch` needs nothing else of it.
+    """All that is known of a batch without any other: `settle_batch` needs nothing else of it."""
+    return compare_batch(describe_batch(config, inputs, raw, pixels, reasons, originals), inputs, reference)
 
-    Embeddings and copies are of the rows that are the first with their pixels in the batch and whose label is not
-    excluded (`row`, their numbers): what is embedded together does not depend on other batches, so that neither do
-    the last bits of what comes out. `originals` (N, 2) are width and height of the images before they were brought to
-    size.
+
+def describe_batch(
+    config: BuildConfig,
+    inputs: Inputs,
+    raw: sources.RawBatch,
+    pixels: np.ndarray,
+    reasons: list[str | None],
+    originals: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """What is known of a batch by its pixels and labels alone.
+
+    Descriptors, and later embeddings and copies, are of the rows that are the first with their pixels in the batch and
+    whose label is not excluded (`row`, their numbers): what is embedded together does not depend on other batches, so
+    that neither do the last bits of what comes out. `originals` (N, 2) are width and height of the images before they
+    were brought to size.
     """
     offset = inputs.corpus.label_offsets[raw.source]
     label = np.array([row.label + offset if row.label >= 0 else -1 for row in raw.rows], np.int64)
@@ -154,12 +171,28 @@ def measure_batch(
             first.setdefault(value, row)
     rows = np.array([row for row in first.values() if int(label[row]) not in inputs.labels.excluded], np.int64)
 
-    embedded = inputs.embedder.embed(pixels[rows])
-    descriptor = copy_descriptor(pixels[rows])
+    return {
+        "key": _texts([row.key for row in raw.rows]),
+        "image": pixels,
+        "label": label,
+        "undecodable": _texts(reasons),
+        "flaw": _texts(flaws),
+        "digest": digest,
+        "row": rows,
+        "descriptor": copy_descriptor(pixels[rows]),
+        "next": np.array([raw.source, raw.start + len(raw.rows), len(raw.rows)]),
+    }
+
+
+def compare_batch(described: dict[str, np.ndarray], inputs: Inputs, reference: Reference) -> dict[str, np.ndarray]:
+    """A described batch with embeddings, leaks and the nearest ID image of each of its rows."""
+    rows, descriptor = described["row"], described["descriptor"]
+    pixels = described["image"][rows]
+    embedded = inputs.embedder.embed(pixels)
     leak_similarity, leak_row = np.full(len(rows), -1, np.float32), np.full(len(rows), -1)
     leak: list[str | None] = [None] * len(rows)
     if reference.protected is not None:
-        found = reference.protected.search(pixels[rows], descriptor)
+        found = reference.protected.search(pixels, descriptor)
         leak_similarity, leak_row = found.largest_left.copy(), found.nearest_left.copy()
         leaked, best = np.unique(found.query, return_index=True)  # exact before near, then the most similar
         leak_similarity[leaked], leak_row[leaked] = found.similarity[best], found.protected[best]
@@ -168,21 +201,13 @@ def measure_batch(
     similarity, nearest = reference.id_index.nearest(embedded.vectors)
 
     batch = {
-        "key": _texts([row.key for row in raw.rows]),
-        "image": pixels,
-        "label": label,
-        "undecodable": _texts(reasons),
-        "flaw": _texts(flaws),
-        "digest": digest,
-        "row": rows,
+        **described,
         "embedding": embedded.vectors.astype(np.float16),
-        "descriptor": descriptor,
         "leak": _texts(leak),
         "leak_similarity": leak_similarity,
         "leak_row": leak_row,
         "id_similarity": similarity,
         "id_class": reference.id_index.labels[nearest].astype(np.int64),
-        "next": np.array([raw.source, raw.start + len(raw.rows), len(raw.rows)]),
     }
     return batch if embedded.energy is None else {**batch, "energy": embedded.energy}
 

@@ -17,6 +17,8 @@ def scale_and_shift(
     return scale, shift
 
 
-def apply_normalisation(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """(N, H, W, 3) uint8 to (N, 3, H, W) float32: pixels times `scale`, minus `shift`."""
-    return (images * scale - shift).permute(0, 3, 1, 2).contiguous()
+def apply_normalisation(
+    images: Tensor, scale: Tensor, shift: Tensor, memory_format: torch.memory_format = torch.contiguous_format
+) -> Tensor:
+    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in a memory format: pixels times `scale`, minus `shift`."""
+    return (images * scale - shift).permute(0, 3, 1, 2).contiguous(memory_format=memory_format)

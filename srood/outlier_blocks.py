@@ -2,7 +2,8 @@
 
 Single rows at random places cost a read each. Here runs of consecutive rows are read whole, several at random form a
 window in memory, and batches are drawn from the window while a thread reads the next. `srood.shuffle_quality` says how
-far that is from a full shuffle. A set that fits is better held whole (`OutlierSet.read_images`).
+far that is from a full shuffle. A set that fits is better held whole (`OutlierSet.read_images`). A set whose rows are
+wanted in the stored order is read in the same way, without the shuffles.
 """
 
 from __future__ import annotations
@@ -27,6 +28,29 @@ def default_block_rows(opened: OutlierSet) -> int:
     return min(BLOCK_ROWS, max(1, chunks) * CHUNK_ROWS)
 
 
+def block_order(
+    opened: OutlierSet,
+    window_rows: int,
+    seed: int,
+    block_rows: int | None = None,
+    left_out: tuple[int, ...] = (),
+    shuffled: bool = True,
+) -> BlockOrder:
+    """The order that `BlockReader` reads a set in, of the same arguments.
+
+    Raises:
+        InputError: the set holds no rows.
+        ValueError: a size below 1, or a block larger than the window.
+    """
+    block = min(default_block_rows(opened), window_rows) if block_rows is None else block_rows
+    if not 1 <= block <= window_rows:
+        raise ValueError(f"window_rows {window_rows}, block_rows {block}: give 1 <= block_rows <= window_rows")
+    if opened.num_rows == 0:
+        raise InputError(f"{opened.path}: holds no rows; build it again with a larger corpus or weaker filters")
+    shard_rows = tuple(int(entry["rows"]) for entry in opened.manifest["shards"])
+    return BlockOrder(shard_rows, block, window_rows // block, seed, left_out, shuffled)
+
+
 class BlockReader:
     """An endless stream of random batches, all rows once before any again; which rows is a function of seed and step.
 
@@ -37,7 +61,15 @@ class BlockReader:
         order: which rows make up a step
     """
 
-    def __init__(self, opened: OutlierSet, window_rows: int, seed: int, block_rows: int | None = None) -> None:
+    def __init__(
+        self,
+        opened: OutlierSet,
+        window_rows: int,
+        seed: int,
+        block_rows: int | None = None,
+        left_out: tuple[int, ...] = (),
+        shuffled: bool = True,
+    ) -> None:
         """Nothing is read before the first batch.
 
         Args:
@@ -47,18 +79,14 @@ class BlockReader:
             seed: of the order, from 0.
             block_rows: consecutive rows that are read together; by default `default_block_rows`, or `window_rows`
                 where that is less.
+            left_out: numbers of blocks that are never drawn.
+            shuffled: False for the stored order, in which `seed` plays no part.
 
         Raises:
             InputError: the set holds no rows.
             ValueError: a size below 1, or a block larger than the window.
         """
-        block = min(default_block_rows(opened), window_rows) if block_rows is None else block_rows
-        if not 1 <= block <= window_rows:
-            raise ValueError(f"window_rows {window_rows}, block_rows {block}: give 1 <= block_rows <= window_rows")
-        if opened.num_rows == 0:
-            raise InputError(f"{opened.path}: holds no rows; build it again with a larger corpus or weaker filters")
-        shard_rows = tuple(int(entry["rows"]) for entry in opened.manifest["shards"])
-        self.order = BlockOrder(shard_rows, block, window_rows // block, seed)
+        self.order = block_order(opened, window_rows, seed, block_rows, left_out, shuffled)
         self._opened = opened
         self._held: tuple[tuple[int, int], np.ndarray] | None = None
         self._ahead: tuple[tuple[int, int], Future[np.ndarray]] | None = None
@@ -70,9 +98,17 @@ class BlockReader:
         Raises:
             InputError: a shard is missing or cannot be read, here or in the thread.
         """
-        batch = np.empty((batch_size, *self._opened.image_shape), np.uint8)
+        return self.between(step * batch_size, (step + 1) * batch_size)
+
+    def between(self, start: int, stop: int) -> np.ndarray:
+        """The images from place `start` of the stream to `stop`, (stop - start, H, W, 3) uint8, a copy.
+
+        Raises:
+            InputError: as `rows`.
+        """
+        batch = np.empty((stop - start, *self._opened.image_shape), np.uint8)
         done = 0
-        for window, places in self.order.pieces(step, batch_size):
+        for window, places in self.order.pieces(start, stop):
             part = batch[done : done + len(places)]
             # mode: the places are in range, and with "raise" NumPy fills a copy of `out` first
             np.take(self._pixels(window), places, axis=0, out=part, mode="clip")
@@ -108,23 +144,35 @@ class BlockReader:
         return self._held[1]
 
     def _read(self, window: Window) -> np.ndarray:
-        """The pixels of a window's blocks, (rows, H, W, 3) uint8; each shard is opened once and read forwards."""
-        shape, blocks = self._opened.image_shape, self.order.blocks[window.blocks]
-        pixels = np.empty((window.rows, *shape), np.uint8)
-        places = np.cumsum(blocks[:, 2]) - blocks[:, 2]
-        for shard in np.unique(blocks[:, 0]):
-            entry = self._opened.manifest["shards"][shard]
-            path = self._opened.path.parent / entry["file"]
-            inside = np.flatnonzero(blocks[:, 0] == shard)
-            with open_plain(path) as file:
-                images = file.get("image")
-                if images is None or images.shape != (entry["rows"], *shape) or images.dtype != np.uint8:
-                    raise InputError(f"{path}: its images are not those of the manifest; restore the file")
-                try:
-                    for number in inside[np.argsort(blocks[inside, 1])]:
-                        (_, first, rows, _), place = blocks[number], places[number]
-                        images.read_direct(pixels, np.s_[first : first + rows], np.s_[place : place + rows])
-                except OSError as error:
-                    reason = str(error).splitlines()[0]
-                    raise InputError(f"{path}: cannot be read ({reason}); restore the file") from error
-        return pixels
+        return read_blocks(self._opened, self.order.blocks[window.blocks])
+
+
+def read_blocks(opened: OutlierSet, blocks: np.ndarray) -> np.ndarray:
+    """The pixels of blocks in the order given, (rows, H, W, 3) uint8; each shard is opened once and read forwards.
+
+    Args:
+        opened: the set
+        blocks: shard, first row in it, rows, and first row in the set of each, (k, 4) int64, as `BlockOrder.blocks`
+
+    Raises:
+        InputError: a shard is missing or cannot be read.
+    """
+    shape = opened.image_shape
+    pixels = np.empty((int(blocks[:, 2].sum()), *shape), np.uint8)
+    places = np.cumsum(blocks[:, 2]) - blocks[:, 2]
+    for shard in np.unique(blocks[:, 0]):
+        entry = opened.manifest["shards"][shard]
+        path = opened.path.parent / entry["file"]
+        inside = np.flatnonzero(blocks[:, 0] == shard)
+        with open_plain(path) as file:
+            images = file.get("image")
+            if images is None or images.shape != (entry["rows"], *shape) or images.dtype != np.uint8:
+                raise InputError(f"{path}: its images are not those of the manifest; restore the file")
+            try:
+                for number in inside[np.argsort(blocks[inside, 1])]:
+                    (_, first, rows, _), place = blocks[number], places[number]
+                    images.read_direct(pixels, np.s_[first : first + rows], np.s_[place : place + rows])
+            except OSError as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"{path}: cannot be read ({reason}); restore the file") from error
+    return pixels

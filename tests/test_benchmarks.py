@@ -57,7 +57,8 @@ def test_leaks(made_up, tmp_path):
 
 
 def test_training(made_up, tmp_path):
-    text, figures = run(made_up, tmp_path, "training.py", "--steps", "1", "--rounds", "2", "--device", "cpu")
+    options = ["--steps", "1", "--rounds", "2", "--device", "cpu", "--models", "resnet20"]
+    text, figures = run(made_up, tmp_path, "training.py", *options)
     assert [name.partition(",")[0] for name in figures["ratios"]] == [
         *("cost of a step", "cost of a step", "speed", "speed in float32")
     ]
@@ -66,6 +67,39 @@ def test_training(made_up, tmp_path):
     by_hand = [a / b for a, b in zip(rates["cross entropy, 128 images"], rates["SR, 128 images"], strict=True)]
     assert (first["min"], first["max"]) == (min(by_hand), max(by_hand))
     assert f"{first['median']:6.3f}" in text
+    sr, sroe = figures["networks"]
+    assert [(row["model"], row["method"]) for row in (sr, sroe)] == [("resnet20", "SR"), ("resnet20", "SROE")]
+    for row, images in ((sr, 10 * 160), (sroe, 10 * (160 + 2 * 256))):  # ten epochs of 128 and 32 ID images
+        assert row["seconds"] == pytest.approx(images / median(row["images_per_second"]))
+        achieved = median(row["images_per_second"]) * row["operations_per_image"]
+        assert row["share_of_peak"] == pytest.approx(achieved / max(figures["peak"].values()))
+        assert f"{row['share_of_peak']:.1%}" in text
+    assert "10 epochs, extrapolated" in text
+
+
+def test_operations_and_epochs_of_networks(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    networks = importlib.import_module("networks")
+    forward = []
+
+    def count(module, inputs, output):
+        forward.append(2 * output[0].numel() * module.weight[0].numel())  # of one image
+
+    model = build_model("resnet20", 10)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(count)
+    model(torch.zeros(1, 3, 32, 32))
+    # backward: gradients of weights and of inputs, but not of the images
+    assert networks.operations("resnet20", 10) == 3 * sum(forward) - forward[0]
+    assert set(networks.peak(torch.device("cpu"), "32-true", seconds=0.01)) == {"matrix product", "convolution"}
+
+    taken = []
+    (sr, sroe) = networks.measure_networks(
+        lambda name, method: lambda number: taken.append((method, number)) or 100.0, ["resnet20"], 10, 300, 5, 2, 4
+    )
+    assert taken == [("SR", 3), ("SR", 12), ("SROE", 3), ("SROE", 12)]  # warmed up; four epochs of three steps
+    assert (sr["seconds"], sroe["seconds"]) == (12.0, 4 * (300 + 3 * 256) / 100) and sr["in_full"]
 
 
 def test_precision(made_up, tmp_path):

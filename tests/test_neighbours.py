@@ -1,3 +1,4 @@
+import faiss
 import numpy as np
 
 from curate import neighbours, sampling
@@ -11,6 +12,18 @@ def test_nearest_is_the_largest_cosine():
     brute = query @ base.T
     assert np.array_equal(row, brute.argmax(axis=1))
     assert np.allclose(similarity, brute.max(axis=1), atol=1e-6)
+
+
+def test_nearest_gives_the_same_bits_on_any_number_of_threads():
+    rng = np.random.default_rng(1)
+    base, query = (unit_length(rng.normal(size=(n, 192)).astype(np.float32)) for n in (2_000, 1_024))
+    index, before = neighbours.IdIndex(base, np.zeros(2_000)), faiss.omp_get_max_threads()
+    found = []
+    for threads in (1, 2, 4):
+        faiss.omp_set_num_threads(threads)
+        found.append(index.nearest(query)[0].tobytes())
+    faiss.omp_set_num_threads(before)
+    assert len(set(found)) == 1
 
 
 def test_thumbnail_is_the_mean_of_each_cell():

@@ -85,7 +85,7 @@ def test_defaults_of_the_command_are_those_of_the_configuration():
             if name not in ("context", "out", "resume", "seeds", "protocol", "method_option", "outliers"):
                 assert parameter.default == getattr(config, name), name
         left_out = set(type(config).model_fields) - set(inspect.signature(command).parameters)
-        assert left_out == ({"method_options"} if command is training.train else set())
+        assert left_out == ({"method_options", "outlier_blocks"} if command is training.train else set())
     assert METHODS["sroe"].options == {"alpha": ALPHA, "beta": BETA, "outlier_sparsity": 0}
     assert (ALPHA, BETA) == (0.02, 0.5)
     of_command, of_function = (inspect.signature(f).parameters for f in (evaluation.evaluate, evaluate))

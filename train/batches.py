@@ -1,7 +1,8 @@
 """Which images make up a step, and how they are augmented: pure functions of the seed and the step.
 
-Images stay in memory as uint8 on the device. Nothing here has state, so a run that is resumed at a step needs only the
-step to draw the same batches; the random numbers come from the CPU, so they are the same on every device.
+Images stay in memory as uint8, on the device where they fit, and are augmented there in batches. Nothing here has
+state, so a run that is resumed at a step needs only the step to draw the same batches; the random numbers come from the
+CPU, so they are the same on every device.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from srood.normalisation import apply_normalisation, scale_and_shift
+from train.device_images import sent
 
 # purposes that random numbers are drawn for; each has streams of its own
 ID_ORDER, OUTLIER_ORDER, ID_AUGMENTATION, OUTLIER_AUGMENTATION, VALIDATION, DROPOUT = range(6)
@@ -82,13 +84,14 @@ def augment(
     generator = torch.Generator().manual_seed(derived_seed(seed, purpose, step))
     offsets = torch.randint(0, 2 * padding + 1, (2, total, 1), generator=generator)[:, own]
     flipped = torch.rand(total, 1, generator=generator)[own] < 0.5
-    rows = offsets[0] + torch.arange(height)
-    across = torch.arange(width).expand(count, width)
+    device = images.device
+    offsets, flipped = sent(offsets, device), sent(flipped, device)
+    rows = offsets[0] + torch.arange(height, device=device)
+    across = torch.arange(width, device=device).expand(count, width)
     columns = offsets[1] + torch.where(flipped, across.flip(1), across)
     padded = torch.nn.functional.pad(images, (0, 0, padding, padding, padding, padding))
-    device = images.device
     numbers = torch.arange(count, device=device)[:, None, None]
-    return padded[numbers, rows.to(device)[:, :, None], columns.to(device)[:, None, :]]
+    return padded[numbers, rows[:, :, None], columns[:, None, :]]
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

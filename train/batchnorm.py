@@ -31,7 +31,7 @@ class BatchNorm(nn.BatchNorm2d):
         if not self.training or (self.rows is None and not self.shared):
             return super().forward(x)
         part = (x if self.rows is None else x[: self.rows]).float()
-        count = torch.tensor(part.numel() / part.shape[1], device=part.device)
+        count = torch.full((), part.numel() / part.shape[1], device=part.device)  # not a copy that is waited for
         if self.shared:
             count, mean, var = _joint_statistics(part, count)
         else:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from srood import manifests
 from srood.errors import InputError
@@ -65,6 +65,22 @@ class PretrainConfig(TrainConfig):
         return "pretrain"
 
 
+class BlockSettings(BaseModel):
+    """How an outlier set that does not fit in memory is read; it decides which rows make up a step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window_rows: int = Field(ge=1)  # rows to draw from
+    block_rows: int = Field(ge=1)  # consecutive rows that are read together
+    held_out_blocks: int = Field(0, ge=0)  # blocks to validate on
+
+    @model_validator(mode="after")
+    def _fits(self) -> BlockSettings:
+        if self.block_rows > self.window_rows:
+            raise ValueError(f"block_rows {self.block_rows} must not be above window_rows {self.window_rows}")
+        return self
+
+
 class TuneConfig(TrainConfig):
     """Tuning a pretrained classifier, with outliers or without."""
 
@@ -76,6 +92,8 @@ class TuneConfig(TrainConfig):
     sparsity_on: Literal["id", "all"] = "id"  # all: the sparsity term counts outlier features too (SROE)
     outliers: tuple[str, ...] = ()  # manifests of outlier sets, PATH or PATH:WEIGHT, or hf://owner/name
     outlier_batch_size: int = Field(256, ge=1)
+    outlier_memory: str = "8GB"  # sets that do not fit into it together are read in shuffled blocks
+    outlier_blocks: tuple[BlockSettings | None, ...] = ()  # of each set, None: in memory; (): by outlier_memory
     outlier_crop_padding: int | None = Field(None, ge=0, le=64)  # None: as crop_padding
     outlier_normalisation: Literal["id", "imagenet"] = "id"
     outlier_order: Literal["shuffled", "stored"] = "shuffled"
@@ -135,6 +153,21 @@ def outlier_weight(spec: str) -> tuple[str, float]:
     if not 0 < weight < float("inf"):
         raise InputError(f"--outliers {spec}: the weight after the colon must be above zero")
     return match[1], weight
+
+
+def memory_bytes(text: str) -> int:
+    """``8GB``, ``500MB`` or ``4GiB`` to bytes.
+
+    Raises:
+        InputError: it is not written like that, or is less than a byte.
+    """
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+) ?([KMGT])(i?)B", text, flags=re.IGNORECASE)
+    count = 0
+    if match is not None:
+        count = int(float(match[1]) * (1024 if match[3] else 1000) ** ("KMGT".index(match[2].upper()) + 1))
+    if count < 1:
+        raise InputError(f"--outlier-memory {text}: write a number above zero with its unit, like 8GB, 500MB or 4GiB")
+    return count
 
 
 def reselection(text: str) -> tuple[str, float, float]:

@@ -47,7 +47,7 @@ class Interval:
 
     def note(self) -> str:
         """For a person: the same in a line; that of the interval before for the first steps."""
-        if self.last_note and self.steps < 10:
+        if not self.steps or (self.last_note and self.steps < 10):
             return self.last_note
         m = self.means()
         terms = [f"{name.replace('_', ' ')} {m[name]:.3f}" for name in self.sums if name not in ("loss", "id_accuracy")]

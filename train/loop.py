@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +24,11 @@ from train.logbook import Interval, Logbook
 from train.reporting import training_progress
 from train.shares import largest
 from train.signals import Asked, Stopped, noted, passed_on
-from train.steps import NotFinite, Stepper
+from train.steps import NotFinite, StepNumbers, Stepper
 from train.training_images import TrainingImages
 
 LOG_EVERY = 50  # steps
+FETCH_EVERY = 10  # steps, a divisor of the above: how often a GPU is waited for
 CHECKPOINT_SECONDS = 300.0  # where --checkpoint-every is not given
 DIVERGED = 10.0  # times the first loss, or that of a guess if it is larger
 
@@ -76,8 +77,8 @@ def fit(run: Path, config: AnyConfig, data: TrainingImages) -> Path:
 def _fit_process(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages) -> Outcome:
     """Runs in every process; an error goes back as a value, as an exception would not get through with its type."""
     try:
-        with noted() as asked:
-            outcome = _train(fabric, run, config, data, asked)
+        with noted() as asked, ExitStack() as opened:
+            outcome = _train(fabric, run, config, data, asked, opened)
     except InputError as error:
         outcome = Outcome(0, error=str(error))
     if fabric.world_size > 1:
@@ -87,7 +88,9 @@ def _fit_process(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingIma
     return outcome
 
 
-def _train(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, asked: Asked) -> Outcome:
+def _train(
+    fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, asked: Asked, opened: ExitStack
+) -> Outcome:
     # set-up: weights, optimiser and images on the device
     torch.backends.cudnn.deterministic = True
     checkpoint = runs.newest_checkpoint(run)
@@ -95,6 +98,7 @@ def _train(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, a
     if info.mean is None or info.std is None:
         raise InputError(f"{checkpoint}: its weights lack mean and std; start the run again")
     stepper = Stepper(fabric, config, data, classifier, (info.mean, info.std))
+    opened.callback(stepper.outliers.close)
     plan = data.plan(config)
     band = reselection(config.reselect) if isinstance(config, TuneConfig) and config.reselect else None
 
@@ -108,6 +112,7 @@ def _train(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, a
     writes = fabric.is_global_zero
     logbook = Logbook(run, start, config.tensorboard) if writes else None
     last_saved, interval = time.monotonic(), Interval(before=state.get("interval"))
+    waiting: list[tuple[int, StepNumbers, int]] = []  # numbers on the device, of steps with so many images
 
     def stopped(step: int, what: str) -> InputError:
         return InputError(
@@ -115,7 +120,20 @@ def _train(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, a
             f"the last good checkpoint is {runs.newest_checkpoint(run)}"
         )
 
+    def fetch() -> None:
+        nonlocal bound
+        for step, measured, images in waiting:
+            try:
+                numbers = measured.fetched()
+            except NotFinite as error:
+                raise stopped(step, str(error)) from error
+            if step == 0:
+                bound = DIVERGED * max(numbers["loss"], math.log(classifier.fc.out_features))
+            interval.add(numbers, images)
+        waiting.clear()
+
     def save(step: int) -> None:
+        fetch()
         weights = classifier.state_dict()
         for name, value in weights.items():
             if not torch.isfinite(value).all():
@@ -131,21 +149,21 @@ def _train(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages, a
         for step in range(start, plan.total):
             # the outliers of the epoch, the rows of the step, the step
             if band and step % plan.epoch_steps == 0:
-                selected = select(stepper.model, stepper.pools, band, stepper.outlier_scaling, fabric)
+                selected = select(stepper.model, stepper.outliers.held, band, stepper.outlier_scaling, fabric)
             rows = plan.rows(step, selected)
             lr = learning_rate(step, plan.scheduled, config.lr, config.final_lr)
             try:
-                numbers = stepper.take(step, rows, lr)
+                measured = stepper.take(step, rows, lr)
             except NotFinite as error:
                 raise stopped(step, str(error)) from error
-            if step == 0:
-                bound = DIVERGED * max(numbers["loss"], math.log(classifier.fc.out_features))
+            waiting.append((step, measured, len(rows.id) + len(rows.outliers)))
 
             # log, validate
             done = step + 1
-            interval.add(numbers, len(rows.id) + len(rows.outliers))
-            report(done, interval.note())
             epoch_done = done % plan.epoch_steps == 0 or done == plan.total
+            if not stepper.deferred or step == 0 or done % FETCH_EVERY == 0 or epoch_done:
+                fetch()
+            report(done, interval.note())
             if done % LOG_EVERY == 0 or epoch_done:
                 line = {"step": done, "epoch": done / plan.epoch_steps, "lr": lr, **interval.means()}
                 if line["loss"] > bound:

@@ -11,11 +11,13 @@ from srood.methods import METHODS, find_method
 from srood.outlier_sources import is_remote, local_manifest, pinned
 from srood.outliers import OutlierSet
 from srood.scores import SCORES
+from train.block_sets import block_sets, describe_reading
 from train.config import TuneConfig, outlier_weight, reselection
+from train.plan import shares_of
 
 ONLY_WITH_OUTLIERS = (
     *("batch_norm", "epoch_ends_with", "outlier_crop_padding", "outlier_normalisation"),
-    "outlier_order",
+    *("outlier_order", "outlier_memory", "outlier_blocks"),
 )
 
 
@@ -91,9 +93,11 @@ def check_unchanged(sets: Sequence[OutlierSet], recorded: Sequence[dict[str, Any
 
 
 def describe(config: TuneConfig, sets: Sequence[OutlierSet]) -> list[dict[str, Any]]:
-    """For the record of a run: file, fingerprint, rows and weight of each set."""
+    """For the record of a run: file, fingerprint, rows and weight of each set, and how it is read."""
     named = [outlier_weight(spec) for spec in config.outliers]
+    shares = shares_of([weight for _, weight in named], config.outlier_batch_size) if named else ()
     return [
         {"file": path, "fingerprint": found.fingerprint, "rows": found.num_rows, "weight": weight}
-        for (path, weight), found in zip(named, sets, strict=True)
+        | describe_reading(how, share)
+        for (path, weight), found, how, share in zip(named, sets, block_sets(config, sets), shares, strict=True)
     ]

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from srood.block_order import BlockOrder
 from srood.errors import InputError
 from train import batches
 from train.config import AnyConfig, TuneConfig
@@ -16,10 +17,18 @@ from train.config import AnyConfig, TuneConfig
 
 @dataclass(frozen=True)
 class StepRows:
-    """The rows of one step, (n,) int64: of the ID images, and of all outlier sets one after the other."""
+    """The rows of one step.
+
+    Attributes:
+        id: of the ID images, (n,) int64
+        outliers: of all outlier sets, numbered one after the other, (m,) int64
+        spans: for each set that is read in blocks where its rows stand in the stream of its order, for others None;
+            empty where no set is
+    """
 
     id: Tensor
     outliers: Tensor
+    spans: tuple[tuple[int, int] | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,8 @@ class Plan:
 
     Attributes:
         id_count: ID images to train on
-        outlier_counts: rows of each outlier set
+        outlier_counts: rows of each outlier set to train on
+        orders: of each set that is read in blocks, None of others; empty where no set is
         shares: outliers a step of each outlier set
         epoch_steps: steps of an epoch
         total: steps of the run
@@ -39,6 +49,7 @@ class Plan:
     id_count: int
     outlier_counts: tuple[int, ...] = ()
     shares: tuple[int, ...] = ()
+    orders: tuple[BlockOrder | None, ...] = ()
     epoch_steps: int = field(init=False)
     total: int = field(init=False)
     scheduled: int = field(init=False)
@@ -70,11 +81,16 @@ class Plan:
         epoch, position = divmod(step, self.epoch_steps)
         order = batches.permutation(self.id_count, seed, batches.ID_ORDER, epoch)
         id_rows = order[position * config.batch_size : (position + 1) * config.batch_size]
-        outliers, first = [torch.empty(0, dtype=torch.int64)], 0
+        outliers, spans, first = [torch.empty(0, dtype=torch.int64)], [], 0
         for number, (count, share) in enumerate(zip(self.outlier_counts, self.shares, strict=True)):
             assert isinstance(config, TuneConfig)
             stored = config.outlier_order == "stored"
-            if selected is not None:  # a stream for each epoch, as its rows are others
+            drawn = self.orders[number] if self.orders else None
+            span = None if drawn is None else self._span(step, share, count)
+            spans.append(span)
+            if drawn is not None and span is not None:
+                rows = torch.from_numpy(drawn.rows_between(*span))
+            elif selected is not None:  # a stream for each epoch, as its rows are others
                 rows = selected[number]
                 rows = rows[batches.stream_rows(position, len(rows), share, seed, (number, epoch + 1), stored)]
             elif self.ends_early:
@@ -83,8 +99,17 @@ class Plan:
             else:
                 rows = batches.stream_rows(step, count, share, seed, (number, 0), stored)
             outliers.append(rows + first)
-            first += count
-        return StepRows(id_rows, interleaved(outliers[1:]) if len(outliers) > 2 else torch.cat(outliers))
+            first += count if drawn is None else sum(drawn.shard_rows)
+        rows = interleaved(outliers[1:]) if len(outliers) > 2 else torch.cat(outliers)
+        return StepRows(id_rows, rows, tuple(spans) if self.orders else ())
+
+    def _span(self, step: int, share: int, count: int) -> tuple[int, int]:
+        """Where a step's rows of a set stand in the stream of its order; an epoch that ends early has its own pass."""
+        if not self.ends_early:
+            return step * share, (step + 1) * share
+        epoch, position = divmod(step, self.epoch_steps)
+        start = epoch * count + position * share
+        return start, min(start + share, (epoch + 1) * count)
 
 
 def interleaved(parts: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The images in memory that a run trains on and those it holds out."""
+"""The images that a run trains on and those it holds out: in memory, but for outlier sets that are read in blocks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from srood.datasets import Images
 from srood.errors import InputError
 from srood.outliers import OutlierSet
+from train.block_sets import BlockSet, block_sets
 from train.config import AnyConfig, TuneConfig, outlier_weight
 from train.id_sets import validation_split
 from train.plan import Plan, shares_of
@@ -23,14 +24,14 @@ class TrainingImages:
 
     Attributes:
         images, labels: ID images to train on
-        outliers: images of each outlier set
+        outliers: images of each outlier set, or how it is read in blocks
         held_out, held_out_labels: ID images to validate on, or None
         held_out_outliers: outliers to validate on, of each set
     """
 
     images: Tensor
     labels: Tensor
-    outliers: list[Tensor] = field(default_factory=list)
+    outliers: list[Tensor | BlockSet] = field(default_factory=list)
     held_out: Tensor | None = None
     held_out_labels: Tensor | None = None
     held_out_outliers: list[Tensor] = field(default_factory=list)
@@ -41,11 +42,13 @@ class TrainingImages:
         Raises:
             InputError: an outlier set would have no share in a step.
         """
-        counts = tuple(len(images) for images in self.outliers)
+        orders = tuple(found.order if isinstance(found, BlockSet) else None for found in self.outliers)
+        counts = tuple(found.order.rows if isinstance(found, BlockSet) else len(found) for found in self.outliers)
         if not isinstance(config, TuneConfig) or not counts:
             return Plan(config, len(self.images))
         weights = [outlier_weight(spec)[1] for spec in config.outliers]
-        return Plan(config, len(self.images), counts, shares_of(weights, config.outlier_batch_size))
+        shares = shares_of(weights, config.outlier_batch_size)
+        return Plan(config, len(self.images), counts, shares, orders if any(orders) else ())
 
 
 def training_images(config: AnyConfig, images: Images, sets: Sequence[OutlierSet] = ()) -> TrainingImages:
@@ -55,7 +58,9 @@ def training_images(config: AnyConfig, images: Images, sets: Sequence[OutlierSet
         InputError: there are too few images to hold any out.
     """
     pixels, labels = torch.from_numpy(images.images), torch.from_numpy(images.labels)
-    outliers = [torch.from_numpy(found.read_images()) for found in sets]
+    outliers: list[Tensor | BlockSet] = [
+        how or torch.from_numpy(found.read_images()) for found, how in zip(sets, _block_sets(config, sets), strict=True)
+    ]
     if config.validation == 0:
         return TrainingImages(pixels, labels, outliers)
     kept, held_out = (
@@ -63,14 +68,20 @@ def training_images(config: AnyConfig, images: Images, sets: Sequence[OutlierSet
     )
     if len(held_out) == 0:
         raise InputError(f"--validation {config.validation:g}: no class of {images.spec} has an image to spare")
-    divided = []
+    divided: list[tuple[Tensor | BlockSet, Tensor]] = []
     for part in outliers:
+        if isinstance(part, BlockSet):
+            divided.append((part, part.held_out_images()))
+            continue
         alike = np.zeros(len(part), np.int64)
-        divided.append([part[rows] for rows in validation_split(alike, config.validation, config.seed)])
+        kept_rows, held_out_rows = validation_split(alike, config.validation, config.seed)
+        divided.append((part[kept_rows], part[held_out_rows]))
     for found, (_, spared) in zip(sets, divided, strict=True):
         if len(spared) == 0:
             raise InputError(f"--validation {config.validation:g}: {found.path} has no row to spare")
-    kept_outliers, held_out_outliers = ([pair[side] for pair in divided] for side in (0, 1))
-    return TrainingImages(
-        pixels[kept], labels[kept], kept_outliers, pixels[held_out], labels[held_out], held_out_outliers
-    )
+    train_on, validate_on = [pair[0] for pair in divided], [pair[1] for pair in divided]
+    return TrainingImages(pixels[kept], labels[kept], train_on, pixels[held_out], labels[held_out], validate_on)
+
+
+def _block_sets(config: AnyConfig, sets: Sequence[OutlierSet]) -> list[BlockSet | None]:
+    return block_sets(config, sets) if isinstance(config, TuneConfig) else [None] * len(sets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from srood.datasets import Images, id_specs
 from srood.errors import InputError
@@ -12,6 +13,7 @@ from srood.models.weights import WeightsInfo, load_model
 from srood.outliers import file_sha256
 from train import outlier_sets, runs
 from train.batchnorm import check_rows
+from train.block_sets import choose_blocks, reading_sentence
 from train.config import PretrainConfig, TuneConfig, read_config
 from train.devices import placed
 from train.id_sets import check_classes, load_labelled, normalisation
@@ -51,6 +53,7 @@ def tune(config: TuneConfig, out: Path | None = None) -> Path:
     if weights is not None:
         config = _with_image_size(config, weights)
     outlier_sets.check_size(sets, config.image_size)
+    config = choose_blocks(config, sets)
     images = load_labelled(id_specs(config.id)[0], config.image_size)
     config = with_method(config, len(images.class_names))
     data = training_images(config, images, sets)
@@ -79,6 +82,7 @@ def tune(config: TuneConfig, out: Path | None = None) -> Path:
     against = f" with {against}" if against else ""
     where = f"{config.device}, {config.precision}"
     say(f"{config.workflow.upper()}: tuning {weights} on {images.spec}{against} into {run} ({where})")
+    _say_reading(record["outliers"])
     fit(run, config, data)
     say_summary(run)
     return run
@@ -110,6 +114,7 @@ def resume(run: Path, device: str | None = None) -> Path:
     if images.fingerprint != record["id"]["fingerprint"]:
         raise InputError(f"{images.spec}: its images are not those that {run} was started with; restore them")
     say(f"continuing {run} from {runs.newest_checkpoint(run)}")
+    _say_reading(record.get("outliers", []))
     fit(run, config, training_images(config, images, sets))
     say_summary(run)
     return run
@@ -134,6 +139,13 @@ def with_method(config: TuneConfig, classes: int) -> TuneConfig:
         given["outlier_sparsity"] = 1.0
     options = resolve_options(config.workflow, given, classes)
     return config.model_copy(update={"method": config.workflow, "method_options": options, "alpha": None, "beta": None})
+
+
+def _say_reading(entries: list[dict[str, Any]]) -> None:
+    """Say how each outlier set is read, where any is not held in memory."""
+    if any("blocks" in entry for entry in entries):
+        for entry in entries:
+            say(reading_sentence(entry))
 
 
 def _with_image_size(config: TuneConfig, weights: Path) -> TuneConfig:

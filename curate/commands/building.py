@@ -73,7 +73,18 @@ def build(
     strict_size: Annotated[bool, typer.Option(help="Fail if the corpus gives fewer rows than --size.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Stop before writing.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace another set at --out.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Decoding threads; by default one per processor.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Decoding threads; by default one per processor. With Ray: processors of each worker."),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(help="Where batches are worked at: local, or ray on this machine's or a cluster's processors."),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster to join: HOST:PORT of its head, or auto; by default Ray is started here."),
+    ] = None,
     rank: Annotated[
         int | None,
         typer.Option(
@@ -89,6 +100,7 @@ def build(
     """
     from curate.build import build as build_set
     from curate.config import BuildConfig
+    from curate.engines.engine import open_engine
     from curate.ranks import build_part
 
     config = BuildConfig(
@@ -116,11 +128,16 @@ def build(
     )
     if (rank is None) != (world_size is None):
         raise InputError("--rank and --world-size: give both, or neither")
+    if ray_address is not None and engine == "local":
+        raise InputError(f"--ray-address {ray_address}: needs --engine ray")
+    if rank is not None and engine != "local":
+        raise InputError(f"--engine {engine}: does not go with --rank; let Ray or the ranks share the batches out")
     try:
         if rank is not None and world_size is not None:
             print_part(build_part(config, rank, world_size), as_json)
             return
-        result = build_set(config)
+        with open_engine(engine, ray_address) as opened:
+            result = build_set(config, engine=opened)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         raise

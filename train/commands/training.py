@@ -133,6 +133,10 @@ def train(
     seeds: Seeds = 1,
     image_size: ImageSize = 32,
     outlier_batch_size: Annotated[int, _outliers("Outliers a step, of all sets together.")] = 256,
+    outlier_memory: Annotated[
+        str,
+        _outliers("Memory for outliers: sets that do not fit into it together are read from disk in shuffled blocks."),
+    ] = "8GB",
     reselect: Annotated[
         str | None,
         _outliers(
