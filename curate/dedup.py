@@ -16,7 +16,7 @@ from curate.fingerprints import DIMENSIONS, copy_descriptor
 from curate.leaks import Matches, ProtectedIndex
 from curate.partitions import Rows, partition, unpacked
 from curate.row_file import RowFile
-from curate.within import Pairs
+from curate.within import Pairs, pair_keys
 
 Search = Callable[[ProtectedIndex, np.ndarray | None], Matches]
 
@@ -108,9 +108,9 @@ def group_pairs(
     a, b = (pairs.query, pairs.protected) if isinstance(pairs, Matches) else (pairs.low, pairs.high)
     free = ~(leaked[a] | leaked[b])
     component = _components(count, a[free], b[free])
-    verified = np.unique(_keys(a[free], b[free], count))
+    verified = np.unique(pair_keys(a[free], b[free], count))
     members = np.flatnonzero(np.bincount(component, minlength=count)[component] > 1)
-    with_first = (members == component[members]) | _among(_keys(members, component[members], count), verified)
+    with_first = (members == component[members]) | _among(pair_keys(members, component[members], count), verified)
     mixed = np.unique(component[members[~with_first]])
     simple = members[~np.isin(component[members], mixed)]
     representative[simple] = component[simple]
@@ -164,11 +164,6 @@ def _partitioned(
     return Groups(group_pairs(images, pairs, threshold, leaked, LOOKED_AT_AGAIN), index)
 
 
-def _keys(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
-    """One number for each pair of rows, whichever comes first."""
-    return np.minimum(a, b).astype(np.int64) * count + np.maximum(a, b)
-
-
 def _among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
     """Which values are among those of an ascending array, bool."""
     place = np.searchsorted(ascending, values)
@@ -201,7 +196,7 @@ def _split(
     """Give the lowest unassigned row every unassigned member that is a copy of it, until none is left."""
     while len(members):
         first, rest = int(members[0]), members[1:]
-        same = _among(_keys(rest, np.full(len(rest), first), len(images)), verified)
+        same = _among(pair_keys(rest, np.full(len(rest), first), len(images)), verified)
         unknown = rest[~same]
         if len(unknown):  # not among the candidates, or below the threshold: look once more
             lead = np.repeat(images[first : first + 1], len(unknown), axis=0)

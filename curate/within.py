@@ -8,7 +8,7 @@ does not grow with the whole set, and blocks may be verified in any order and an
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -68,30 +68,47 @@ def find_pairs(
     """
     typical = np.full(len(images), alignment.TYPICAL, np.float32)
     twins = equal_rows(images, workers)
-    keys = [np.empty(0, np.int64)]
-
-    def verify(block: slice) -> tuple[np.ndarray, ...]:
-        rows = partitions.order[block]
-        found = partitions.search(partitions.stored[block], CANDIDATES, SURE)
-        numbers = rows.tolist()
-        found = [np.append(some, twins.get(row, _NONE)) for row, some in zip(numbers, found, strict=True)]
-        return rows, *verify_block(images, rows, found, threshold, np.array([row in twins for row in numbers]))
-
-    blocks = partitions.blocks(BLOCK)
+    keys, left = [np.empty(0, np.int64)], [np.empty((2, 0), np.int64)]
     threads = workers or os.cpu_count() or 1
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+
+    def verify(places: np.ndarray | slice, every: bool) -> Verified:
+        rows = partitions.order[places]
+        found = partitions.search(partitions.stored[places], CANDIDATES, SURE)
+        found = [np.append(some, twins.get(row, _NONE)) for row, some in zip(rows.tolist(), found, strict=True)]
+        certain = np.array([every or row in twins for row in rows.tolist()])
+        return verify_block(images, rows, found, threshold, certain)
+
+    def take(blocks: Iterator[np.ndarray | slice], every: bool) -> None:
         while some := list(islice(blocks, 8 * threads)):
-            for rows, query, row, reached in pool.map(verify, some):
-                typical[rows] = reached
-                if kept is not None:
-                    which = kept(query, row)
-                    query, row = query[which], row[which]
-                low, high = np.minimum(query, row), np.maximum(query, row)
-                keys.append(low * len(images) + high)
+            for found in pool.map(verify, some, [every] * len(some)):
+                typical[found.rows[found.looked_at]] = found.typical[found.looked_at]
+                which = slice(None) if kept is None else kept(found.query, found.row)
+                keys.append(pair_keys(found.query[which], found.row[which], len(images)))
+                left.append(found.left)
                 if advance:
-                    advance(len(rows))
+                    advance(0 if every else len(found.rows))
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+        take(iter(partitions.blocks(BLOCK)), False)
+        query, row = np.concatenate(left, axis=1)
+        again = np.unique(query[~np.isin(pair_keys(query, row, len(images)), np.concatenate(keys))])
+        places = np.flatnonzero(np.isin(partitions.order, again))
+        take((places[start : start + BLOCK] for start in range(0, len(places), BLOCK)), True)
     low, high = np.divmod(np.unique(np.concatenate(keys)), len(images))
     return Pairs(low.astype(np.int32), high.astype(np.int32), typical)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What came of a block of `rows`: verified pairs (`query`, `row`), which rows were `looked_at` (bool) and their
+    `typical` correlation; and pairs (2, M) that are promising but `left` to be looked at from the higher row."""
+
+    rows: np.ndarray
+    query: np.ndarray
+    row: np.ndarray
+    typical: np.ndarray
+    looked_at: np.ndarray
+    left: np.ndarray
 
 
 def verify_block(
@@ -99,18 +116,22 @@ def verify_block(
     rows: np.ndarray,
     candidates: list[np.ndarray],
     threshold: CopyThreshold,
-    equal: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The verified pairs (query, row) of `rows` with their `candidates`, and the typical correlation of each of `rows`.
+    certain: np.ndarray,
+) -> Verified:
+    """The verified pairs of `rows` with their `candidates`. All row numbers are those of `images`.
 
-    All row numbers are those of `images`. A quick look (`curate.sketch`) says which rows are worth aligning with their
-    candidates; those that are `equal` (bool) to one of them, mirrored or not, are anyway.
+    A quick look (`curate.sketch`) says which rows are worth aligning with their candidates: those with a promising one
+    that is lower, and those that are `certain` (bool). So a pair is aligned once, mostly, and not from both sides.
     """
     others = np.setdiff1d(np.concatenate(candidates), rows)
     together = np.concatenate([rows, others])
     numbered = _numbered(together, candidates)
     small = _small(images, together)
-    worth = np.flatnonzero(equal | _worth(small, numbered))
+    query, row = _promising(small, numbered)
+    query, row = rows[query], together[row]
+    looked_at = certain | np.isin(rows, query[row < query])
+    worth = np.flatnonzero(looked_at)
+    left = ~np.isin(query, rows[worth])
     chosen = np.concatenate([worth, np.setdiff1d(np.concatenate([numbered[k] for k in worth] or [worth]), worth)])
     numbered = _numbered(chosen, [numbered[k] for k in worth])
     small = small[chosen]
@@ -118,7 +139,13 @@ def verify_block(
     found = index.search(index.images[: len(worth)], np.arange(len(worth))[:, None], within=True)
     typical = np.full(len(rows), alignment.TYPICAL, np.float32)
     typical[worth] = found.typical
-    return together[chosen[found.query]], together[chosen[found.protected]], typical
+    pairs = together[chosen[found.query]], together[chosen[found.protected]]
+    return Verified(rows, *pairs, typical, looked_at, np.stack([query[left], row[left]]))
+
+
+def pair_keys(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
+    """One number, int64, for each pair of rows of `count`, whichever comes first."""
+    return np.minimum(a, b).astype(np.int64) * count + np.maximum(a, b)
 
 
 def _numbered(rows: np.ndarray, lists: list[np.ndarray]) -> list[np.ndarray]:
@@ -127,14 +154,16 @@ def _numbered(rows: np.ndarray, lists: list[np.ndarray]) -> list[np.ndarray]:
     return [order[np.searchsorted(rows, some, sorter=order)] for some in lists]
 
 
-def _worth(images: np.ndarray, candidates: list[np.ndarray]) -> np.ndarray:
-    """Which of the first images may be the same picture as one of their candidates, bool."""
-    templates, worth = sketch.templates(images), np.zeros(len(candidates), bool)
+def _promising(images: np.ndarray, candidates: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs (number of a query, candidate) that may show the same picture; queries are the first images."""
+    templates, queries, rows = sketch.templates(images), [_NONE], [_NONE]
     for start in range(0, len(candidates), _FEW):
         for k, window in enumerate(sketch.windows(images[start : min(start + _FEW, len(candidates))]), start):
             others = candidates[k][candidates[k] != k]
-            worth[k] = (sketch.correlate(window, templates[others]) >= sketch.PROMISING).any()
-    return worth
+            others = others[sketch.correlate(window, templates[others]) >= sketch.PROMISING]
+            queries.append(np.full(len(others), k))
+            rows.append(others)
+    return np.concatenate(queries), np.concatenate(rows)
 
 
 @dataclass(frozen=True)
