@@ -235,6 +235,10 @@ def test_what_cannot_be_served_is_refused_before_training(files, little, tmp_pat
     refused(r"--outlier-memory 10KB: is too little for two windows of .*give at least 1MB", outlier_memory="10KB")
     refused(r"--outlier-memory 8: write a number above zero with its unit", outlier_memory="8")
     refused(r"outlier_blocks: has 2 entries for 1 sets", outlier_blocks=(None, None))
+    blocks = {"window_rows": 40, "block_rows": 10}
+    refused(r"outlier_blocks: --reselect energy:0-0.5 needs", outlier_blocks=(blocks,), reselect="energy:0-0.5")
+    every = ({**blocks, "held_out_blocks": 21},)  # of 9, 9 and 3
+    refused(r"outlier_blocks: holds out 21 of the 21 blocks of .*mini.h5", outlier_blocks=every, validation=0.5)
     refused(r"--outlier-memory: there are no outliers", outliers=())
     assert [memory_bytes(text) for text in ("8GB", "1.5MiB", "500 kb")] == [8 * 10**9, 3 * 2**19, 500_000]
 
@@ -282,9 +286,13 @@ def test_a_shard_that_is_lost_ends_the_run_with_its_name(files, tmp_path, monkey
     assert int(saved.name.removeprefix("step-")) >= 2  # what was read is used
 
 
-def test_blocks_larger_than_their_window_are_refused(files, tmp_path):
+def test_blocks_of_a_run_that_were_edited_are_refused(files, tmp_path):
     run = tune(TuneConfig(**{**SMALL, **files, **MEMORY, "max_steps": 1}), tmp_path / "run")
     values = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "model.safetensors").unlink()
+    (run / "config.yaml").write_text(yaml.safe_dump({**values, "outlier_blocks": values["outlier_blocks"] * 2}))
+    with pytest.raises(InputError, match="outlier_blocks: has 2 entries for 1 sets"):
+        resume(run)
     values["outlier_blocks"][0]["block_rows"] = 40
     (run / "config.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match="config.yaml: setting outlier_blocks.*block_rows 40 must not be above"):
