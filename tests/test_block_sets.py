@@ -21,6 +21,7 @@ from srood.outliers import OutlierSet, write_set
 from train import batches
 from train.block_sets import BlockSet, choose_blocks, describe_reading, reading_sentence
 from train.config import BlockSettings, TuneConfig, memory_bytes, read_config
+from train.id_sets import validation_split
 from train.outlier_pools import OutlierPools
 from train.plan import Plan
 from train.steps import Stepper
@@ -185,6 +186,16 @@ def test_held_out_rows_are_never_drawn(files):
         assert sorted(drawn[: ROWS - len(spared)]) == sorted(set(drawn))
         found.append(spared)
     assert found[0] == found[1] != found[2]
+
+
+def test_a_set_in_memory_is_divided_without_a_copy(files, monkeypatch):
+    stored, read, held = pixels(Path(files["outliers"])), OutlierSet.read_images, []
+    monkeypatch.setattr(OutlierSet, "read_images", lambda self: held.append(read(self)) or held[-1])
+    monkeypatch.setattr("train.training_images.MOVED_ROWS", 7)
+    data = prepared(files, outlier_memory="1MB", validation=0.3)[2]
+    kept, spared = validation_split(np.zeros(ROWS, np.int64), 0.3, 0)
+    assert np.array_equal(data.outliers[0], stored[kept]) and np.array_equal(data.held_out_outliers[0], stored[spared])
+    assert all(np.shares_memory(part.numpy(), held[0]) for part in (data.outliers[0], data.held_out_outliers[0]))
 
 
 def test_stored_order_and_epochs_that_end_with_the_outliers(files, tmp_path):
