@@ -46,7 +46,8 @@ def decode(data: Encoded, reduce_to: int | None = None, original: np.ndarray | N
         data: the encoded bytes, a file holding them, an (H, W), (H, W, 1) or (H, W, 3) uint8 array, or an image that
             Pillow opened.
         reduce_to: a JPEG may be decoded at a half, a quarter or an eighth of its size as long as both sides keep this
-            many pixels, several times as fast (libjpeg's DCT scaling, Pillow's `Image.draft`).
+            many pixels, several times as fast (libjpeg's DCT scaling, Pillow's `Image.draft`). An image that Pillow
+            opened is not, since it would stay small for its owner too.
         original: (2,) int, filled with the width and height that the whole image has.
 
     Raises:
@@ -56,7 +57,7 @@ def decode(data: Encoded, reduce_to: int | None = None, original: np.ndarray | N
     if isinstance(data, Unusable):
         raise BadImage(data.reason)
     if isinstance(data, Image.Image):
-        return _loaded(data, reduce_to, original)
+        return _loaded(data, None, original)
     if isinstance(data, np.ndarray):
         if data.dtype != np.uint8 or data.ndim not in (2, 3) or (data.ndim == 3 and data.shape[2] not in (1, 3)):
             raise BadImage("unsupported mode")
@@ -87,7 +88,7 @@ def _loaded(image: Image.Image, reduce_to: int | None, original: np.ndarray | No
         raise BadImage("too many pixels")
     try:
         size = image.size
-        if reduce_to is not None:
+        if reduce_to is not None and not _too_narrow(size):
             image.draft(None, (reduce_to, reduce_to))  # of other formats it does nothing
         image.load()
         if (orientation := image.getexif().get(0x0112, 1)) != 1:
@@ -139,13 +140,17 @@ def fit(image: Image.Image, size: int) -> Image.Image:
     if image.size == (size, size):
         return image
     width, height = image.size
-    if max(width, height) > MAX_ASPECT * min(width, height):
+    if _too_narrow(image.size):
         raise BadImage("extreme aspect ratio")
     scale = size / min(width, height)
     resized = (max(size, round(width * scale)), max(size, round(height * scale)))
     image = image.resize(resized, Image.Resampling.BILINEAR)
     left, top = (resized[0] - size) // 2, (resized[1] - size) // 2
     return image.crop((left, top, left + size, top + size))
+
+
+def _too_narrow(size: tuple[int, int]) -> bool:
+    return max(size) > MAX_ASPECT * min(size)
 
 
 def decode_to_size(

@@ -21,6 +21,7 @@ from srood.outliers import OutlierSet, write_set
 from train import batches
 from train.block_sets import BlockSet, choose_blocks, describe_reading, reading_sentence
 from train.config import BlockSettings, TuneConfig, memory_bytes, read_config
+from train.id_sets import validation_split
 from train.outlier_pools import OutlierPools
 from train.plan import Plan
 from train.steps import Stepper
@@ -187,6 +188,16 @@ def test_held_out_rows_are_never_drawn(files):
     assert found[0] == found[1] != found[2]
 
 
+def test_a_set_in_memory_is_divided_without_a_copy(files, monkeypatch):
+    stored, read, held = pixels(Path(files["outliers"])), OutlierSet.read_images, []
+    monkeypatch.setattr(OutlierSet, "read_images", lambda self: held.append(read(self)) or held[-1])
+    monkeypatch.setattr("train.training_images.MOVED_ROWS", 7)
+    data = prepared(files, outlier_memory="1MB", validation=0.3)[2]
+    kept, spared = validation_split(np.zeros(ROWS, np.int64), 0.3, 0)
+    assert np.array_equal(data.outliers[0], stored[kept]) and np.array_equal(data.held_out_outliers[0], stored[spared])
+    assert all(np.shares_memory(part.numpy(), held[0]) for part in (data.outliers[0], data.held_out_outliers[0]))
+
+
 def test_stored_order_and_epochs_that_end_with_the_outliers(files, tmp_path):
     changes = {"outlier_order": "stored", "epoch_ends_with": "shorter", "batch_size": 3, "outlier_batch_size": 25}
     _, plan, data = prepared(files, **changes, epochs=2)
@@ -235,6 +246,10 @@ def test_what_cannot_be_served_is_refused_before_training(files, little, tmp_pat
     refused(r"--outlier-memory 10KB: is too little for two windows of .*give at least 1MB", outlier_memory="10KB")
     refused(r"--outlier-memory 8: write a number above zero with its unit", outlier_memory="8")
     refused(r"outlier_blocks: has 2 entries for 1 sets", outlier_blocks=(None, None))
+    blocks = {"window_rows": 40, "block_rows": 10}
+    refused(r"outlier_blocks: --reselect energy:0-0.5 needs", outlier_blocks=(blocks,), reselect="energy:0-0.5")
+    every = ({**blocks, "held_out_blocks": 21},)  # of 9, 9 and 3
+    refused(r"outlier_blocks: holds out 21 of the 21 blocks of .*mini.h5", outlier_blocks=every, validation=0.5)
     refused(r"--outlier-memory: there are no outliers", outliers=())
     assert [memory_bytes(text) for text in ("8GB", "1.5MiB", "500 kb")] == [8 * 10**9, 3 * 2**19, 500_000]
 
@@ -282,9 +297,13 @@ def test_a_shard_that_is_lost_ends_the_run_with_its_name(files, tmp_path, monkey
     assert int(saved.name.removeprefix("step-")) >= 2  # what was read is used
 
 
-def test_blocks_larger_than_their_window_are_refused(files, tmp_path):
+def test_blocks_of_a_run_that_were_edited_are_refused(files, tmp_path):
     run = tune(TuneConfig(**{**SMALL, **files, **MEMORY, "max_steps": 1}), tmp_path / "run")
     values = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "model.safetensors").unlink()
+    (run / "config.yaml").write_text(yaml.safe_dump({**values, "outlier_blocks": values["outlier_blocks"] * 2}))
+    with pytest.raises(InputError, match="outlier_blocks: has 2 entries for 1 sets"):
+        resume(run)
     values["outlier_blocks"][0]["block_rows"] = 40
     (run / "config.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match="config.yaml: setting outlier_blocks.*block_rows 40 must not be above"):

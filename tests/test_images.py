@@ -162,3 +162,18 @@ def test_the_original_size_is_that_of_the_turned_image() -> None:
     Image.new("RGB", (300, 200), "red").save(buffer, "JPEG", exif=exif)
     assert images.decode(buffer.getvalue(), 32, original).size == (50, 75)
     assert original.tolist() == [200, 300]
+
+
+def test_an_image_that_pillow_opened_keeps_its_size(photo: bytes) -> None:
+    picture, original = Image.open(io.BytesIO(photo)), np.zeros(2, int)
+    for size in (16, 32, 64):
+        found = images.decode_to_size(picture, size, original, reduced=True)
+        assert np.array_equal(found, images.decode_to_size(photo, size))
+        assert original.tolist() == [500, 400] and picture.size == (500, 400)
+
+
+@pytest.mark.parametrize(("height", "reason"), [(513, "extreme aspect ratio"), (520, None)])
+def test_the_aspect_is_that_of_the_whole_image(height: int, reason: str | None) -> None:
+    data = encode(Image.new("RGB", (10_400, height), "red"), "JPEG")  # an eighth of 513 is 65 pixels: 20 to 1
+    for reduced in (False, True):
+        assert images.decode_batch([data], 32, reduced=reduced)[1] == [reason]

@@ -74,8 +74,23 @@ class BlockSet:
 
 
 def block_sets(config: TuneConfig, sets: Sequence[OutlierSet]) -> list[BlockSet | None]:
-    """How each set of a resolved configuration is read; None where it is held in memory."""
+    """How each set of a resolved configuration is read; None where it is held in memory.
+
+    Raises:
+        InputError: ``config.outlier_blocks`` is not of these sets, or does not go with another option.
+    """
     settings = config.outlier_blocks or (None,) * len(sets)
+    if len(settings) != len(sets):
+        raise InputError(f"outlier_blocks: has {len(settings)} entries for {len(sets)} sets; leave it out")
+    if config.reselect and any(settings):
+        raise InputError(f"outlier_blocks: --reselect {config.reselect} needs all sets in memory; leave one out")
+    for found, how in zip(sets, settings, strict=True):
+        blocks = 0 if how is None else len(block_order(found, how.window_rows, 0, how.block_rows).blocks)
+        if how is not None and how.held_out_blocks >= blocks:
+            raise InputError(
+                f"outlier_blocks: holds out {how.held_out_blocks} of the {blocks} blocks of {found.path}; lower "
+                "held_out_blocks"
+            )
     return [
         None
         if how is None
@@ -96,10 +111,7 @@ def choose_blocks(config: TuneConfig, sets: Sequence[OutlierSet]) -> TuneConfig:
     """
     memory = memory_bytes(config.outlier_memory)
     if config.outlier_blocks:
-        if len(config.outlier_blocks) != len(sets):
-            raise InputError(
-                f"outlier_blocks: has {len(config.outlier_blocks)} entries for {len(sets)} sets; leave it out"
-            )
+        block_sets(config, sets)  # checks them
         return config
     sizes = [found.num_rows * _row_bytes(found) for found in sets]
     if sum(sizes) <= memory:

@@ -17,6 +17,8 @@ from train.config import AnyConfig, TuneConfig, outlier_weight
 from train.id_sets import validation_split
 from train.plan import Plan, shares_of
 
+MOVED_ROWS = 4096  # at a time
+
 
 @dataclass(frozen=True)
 class TrainingImages:
@@ -74,13 +76,27 @@ def training_images(config: AnyConfig, images: Images, sets: Sequence[OutlierSet
             divided.append((part, part.held_out_images()))
             continue
         alike = np.zeros(len(part), np.int64)
-        kept_rows, held_out_rows = validation_split(alike, config.validation, config.seed)
-        divided.append((part[kept_rows], part[held_out_rows]))
+        divided.append(divided_in_place(part, *validation_split(alike, config.validation, config.seed)))
     for found, (_, spared) in zip(sets, divided, strict=True):
         if len(spared) == 0:
             raise InputError(f"--validation {config.validation:g}: {found.path} has no row to spare")
     train_on, validate_on = [pair[0] for pair in divided], [pair[1] for pair in divided]
     return TrainingImages(pixels[kept], labels[kept], train_on, pixels[held_out], labels[held_out], validate_on)
+
+
+def divided_in_place(images: Tensor, kept: np.ndarray, held_out: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The rows `kept` and `held_out` as two views of `images`, whose rows are moved: a copy may not fit in memory.
+
+    Args:
+        images: (M, H, W, 3) uint8
+        kept, held_out: row numbers, ascending; together every row once
+    """
+    spared = images[held_out]
+    for start in range(0, len(kept), MOVED_ROWS):
+        rows = kept[start : start + MOVED_ROWS]
+        images[start : start + len(rows)] = images[rows]  # forwards: no row lies before its new place
+    images[len(kept) :] = spared
+    return images[: len(kept)], images[len(kept) :]
 
 
 def _block_sets(config: AnyConfig, sets: Sequence[OutlierSet]) -> list[BlockSet | None]:
