@@ -113,7 +113,8 @@ def align(window: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndar
     """
     even, odd = _products(window, *_parts(template))
     mirrored = (even - odd).reshape(-1, SHIFTS, SHIFTS)[:, :, ::-1]  # by where they lie in the mirrored image
-    product = np.concatenate([even + odd, mirrored.reshape(even.shape)], axis=1).reshape(len(template), -1)
+    product = np.concatenate([even + odd, mirrored.reshape(even.shape)], axis=1)
+    product = product.reshape(len(template), template.shape[1] * 2 * SHIFTS**2)
     best = product.argmax(axis=1)
     scale, place = np.divmod(best, 2 * SHIFTS**2)
     value = product[np.arange(len(best)), best] / np.float32(2 * _TEMPLATE_UNIT * _WINDOW_UNIT)
