@@ -204,7 +204,7 @@ def test_the_printed_command_is_one_that_the_command_line_takes(built, world, tm
     manifest = outliers.read_manifest(built)
     words = shlex.split(prose.command(manifest, str(tmp_path / "mini.h5"))[0])[1:]
     parsed = {}
-    monkeypatch.setattr("curate.build.build", lambda config: parsed.setdefault("config", config) and exit(0))
+    monkeypatch.setattr("curate.build.build", lambda config, **_: parsed.setdefault("config", config) and exit(0))
     monkeypatch.chdir(root)
     CliRunner().invoke(cli.app, words)
     python_only = {"calibration_images": 20, "batch_rows": 64}

@@ -189,11 +189,11 @@ def test_a_stream_that_breaks_goes_on_where_it_stopped(server, folder, tmp_path,
     monkeypatch.setattr(sources, "prefetch", lambda items, depth=2: items)  # so that what was read is done
     real, read = images.decode_batch, []
 
-    def decode(batch, *rest):
+    def decode(batch, *rest, **named):
         read.append(len(batch))
         if len(read) == 3:
             server.fail_next(500, times=50, path="/resolve/")
-        return real(batch, *rest)
+        return real(batch, *rest, **named)
 
     monkeypatch.setattr(images, "decode_batch", decode)
     config = settings(folder, tmp_path / "two" / "a.h5", **changes)
