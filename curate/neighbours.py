@@ -5,7 +5,6 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
-
 _AS_NEAR = 4  # rows that are compared once more, since the last bits of FAISS's products depend on its threads
 
 
