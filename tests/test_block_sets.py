@@ -216,6 +216,7 @@ def test_stored_order_and_epochs_that_end_with_the_outliers(files, tmp_path):
     assert entry["read"] == "in stored order from disk" and "shuffle_quality" not in entry
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_of_one(files, tmp_path):
     losses = []
     for devices in (1, 2):

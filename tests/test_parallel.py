@@ -111,7 +111,10 @@ def test_batches_that_cannot_be_divided_are_refused(files, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("devices", "number", "code"), [(1, signal.SIGTERM, 0), (2, signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("devices", "number", "code"),
+    [(1, signal.SIGTERM, 0), pytest.param(2, signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_run_that_is_told_to_stop_saves_and_can_go_on(files, tmp_path, devices, number, code):
     settings = {
         **SETTINGS,

@@ -117,6 +117,7 @@ def test_workers_killed_while_they_work_change_no_byte(cluster, world, local, tm
     assert result.notes == local.notes
 
 
+@pytest.mark.slow
 @needs_ray
 @linux
 def test_so_it_is_with_a_classifier_on_the_worker_that_has_a_gpu(cluster, world, tmp_path):
@@ -130,6 +131,7 @@ def test_so_it_is_with_a_classifier_on_the_worker_that_has_a_gpu(cluster, world,
     assert files(tmp_path / "ray") == files(tmp_path / "one")
 
 
+@pytest.mark.slow
 @needs_ray
 def test_either_engine_goes_on_with_the_parts_of_the_other(cluster, world, local, tmp_path):
     class Interrupted(LocalEngine):
@@ -166,6 +168,7 @@ def test_an_error_of_a_worker_is_the_error_of_the_local_engine(cluster, world, t
     assert str(remote.value) == str(error.value)
 
 
+@pytest.mark.slow
 @needs_ray
 def test_machines_must_have_the_same_files_and_processors_enough(cluster, world, tmp_path):
     settings = config(world, tmp_path / "mini.h5", workers=1)
@@ -182,6 +185,7 @@ def test_machines_must_have_the_same_files_and_processors_enough(cluster, world,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @needs_ray
 @linux
 def test_a_machine_lost_with_what_it_had_done_changes_no_byte(cluster, world, local, tmp_path):
