@@ -8,8 +8,8 @@ from skimage import data
 
 from curate import dedup, sketch, within
 from curate.copies import COPIES, CopyThreshold, synthetic_copies
-from curate.dedup import find_groups, group_duplicates
-from curate.fingerprints import DIMENSIONS, copy_descriptor
+from curate.dedup import find_groups
+from curate.fingerprints import DIMENSIONS, copy_descriptor, flip_descriptor
 from curate.leaks import ProtectedIndex
 from curate.partitions import packed, partition
 from curate.row_file import RowFile
@@ -47,6 +47,18 @@ def test_groups_are_those_of_the_flat_search(planted: np.ndarray, monkeypatch: p
     assert copied.sum() > 150 and same[copied].mean() > 0.95
 
 
+class Nearest:
+    """The rows whose pictures, mirrored or not, are nearest, each counted once as in lists: by all products."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows.astype(float)
+
+    def search(self, descriptors: np.ndarray, most: int, sure: float) -> list[np.ndarray]:
+        near = np.maximum(descriptors @ self.rows.T, flip_descriptor(descriptors) @ self.rows.T)
+        least = np.minimum(np.sort(near, axis=1)[:, -most], sure)
+        return [np.flatnonzero(line >= limit) for line, limit in zip(near, least, strict=True)]
+
+
 def test_with_every_list_and_candidate_the_groups_are_the_same(
     planted: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,14 +67,15 @@ def test_with_every_list_and_candidate_the_groups_are_the_same(
     monkeypatch.setattr(sketch, "PROMISING", -1.0)
     descriptors = copy_descriptor(planted)
     lists = partition(descriptors, probes=10**6)
-    flat = ProtectedIndex(planted, THRESHOLD).search(planted, descriptors, within=True)
+    index = ProtectedIndex(planted, THRESHOLD, candidates=Nearest(descriptors))
+    flat = index.search(planted, descriptors, within=True)
     expected = {(min(p), max(p)) for p in zip(flat.query.tolist(), flat.protected.tolist(), strict=True)}
     for workers in (1, 2):
         found = within.find_pairs(planted, lists, THRESHOLD, workers)
         assert list(zip(found.low.tolist(), found.high.tolist(), strict=True)) == sorted(expected)
         np.testing.assert_array_equal(found.typical, flat.typical)
     grouped = dedup.group_pairs(planted, found, THRESHOLD)
-    np.testing.assert_array_equal(grouped, group_duplicates(planted, descriptors, THRESHOLD))
+    np.testing.assert_array_equal(grouped, dedup.group_pairs(planted, flat, THRESHOLD))
 
 
 def test_groups_depend_neither_on_threads_nor_on_where_the_set_is(
