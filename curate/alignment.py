@@ -238,21 +238,22 @@ def _unit(band: np.ndarray, unit: int) -> np.ndarray:
     return np.rint((band - (total / AREA).astype(np.float32)) * scale[:, None])
 
 
-def _weights(scale: float, size: int, start: float) -> tuple[np.ndarray, np.ndarray]:
+def axis_weights(scale: float, size: int, start: float, span: int = 9) -> tuple[np.ndarray, np.ndarray]:
     """(size, 32) whole weights along one axis: of the smoothed, resampled image, and of its local mean.
 
     Output pixel i lies at `start + scale * (i + 0.5)` of the input; its kernel is a triangle about two output pixels
-    wide, the local mean spans nine.
+    wide, the local mean spans `span`, an odd number.
     """
-    reach = np.arange(-4, size + 4)
+    half = span // 2
+    reach = np.arange(-half, size + half)
     centre = start + scale * (reach + 0.5)
     position = np.arange(-SIDE, 2 * SIDE) + 0.5
     kernel = np.maximum(0, 1 - np.abs(position - centre[:, None]) / (2 * max(scale, 1.0)))
     kernel /= kernel.sum(axis=1, keepdims=True)
     inside = np.zeros((len(kernel), SIDE))
     np.add.at(inside.T, np.clip(position.astype(np.int64) - (position < 0), 0, SIDE - 1), kernel.T)  # edges repeat
-    mean = np.stack([inside[i : i + 9].mean(axis=0) for i in range(size)])
-    return _whole(inside[4:-4]), _whole(mean)
+    mean = np.stack([inside[i : i + span].mean(axis=0) for i in range(size)])
+    return _whole(inside[half:-half]), _whole(mean)
 
 
 def _whole(weight: np.ndarray) -> np.ndarray:
@@ -265,5 +266,5 @@ def _whole(weight: np.ndarray) -> np.ndarray:
     return weight.astype(np.float32)
 
 
-_TEMPLATE_WEIGHTS = [tuple(_weights(s / WINDOW, WINDOW, (SIDE - s) / 2) for s in pair) for pair in SCALES]
-_WINDOW_WEIGHTS = _weights(1.0, SIDE, 0.0)
+_TEMPLATE_WEIGHTS = [tuple(axis_weights(s / WINDOW, WINDOW, (SIDE - s) / 2) for s in pair) for pair in SCALES]
+_WINDOW_WEIGHTS = axis_weights(1.0, SIDE, 0.0)
