@@ -11,6 +11,7 @@ import numpy as np
 
 from curate import within
 from curate.alignment import aligned_similarity
+from curate.candidates import Candidates
 from curate.copies import CopyThreshold
 from curate.fingerprints import DIMENSIONS, copy_descriptor
 from curate.leaks import Matches, ProtectedIndex
@@ -85,7 +86,8 @@ def find_groups(
         return _partitioned(images, descriptors, threshold, leaked, workers, folder, seed)
     whole = images.mapped() if isinstance(images, RowFile) else np.asarray(images)
     known = None if descriptors is None else unpacked(np.asarray(descriptors))
-    pairs = search(ProtectedIndex(np.asarray(whole), threshold, workers), known)  # of a mapped file a plain array
+    candidates = None if known is None else Candidates(known)
+    pairs = search(ProtectedIndex(np.asarray(whole), threshold, workers, candidates), known)  # of a map a plain array
     return Groups(group_pairs(whole, pairs, threshold, leaked), {"kind": "flat"})
 
 
