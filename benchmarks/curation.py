@@ -34,7 +34,7 @@ from curate.fingerprints import copy_descriptor
 from curate.inputs import Inputs, resolve_inputs
 from curate.record import Tally
 from curate.reference import Reference, prepare_reference
-from curate.stream import measure_batch, settle_batch, stream_corpus
+from curate.stream import compare_batch, describe_batch, settle_batch, stream_corpus
 from curate.workspace import Workspace
 from srood import images, outliers
 
@@ -52,7 +52,8 @@ def stages(config: BuildConfig, inputs: Inputs, reference: Reference, folder: Pa
     work = Workspace(folder / "mini.h5", "benchmark")
     reasons: list[list[str | None]] = [[None] * len(batch) for batch in pixels]
     measured = [
-        measure_batch(config, inputs, reference, *batch) for batch in zip(raw, pixels, reasons, sizes, strict=True)
+        compare_batch(describe_batch(config, inputs, *batch), inputs, reference)
+        for batch in zip(raw, pixels, reasons, sizes, strict=True)
     ]
     parts = [settle_batch(dict(batch), Digests(), inputs.labels, reference, config.seed) for batch in measured]
 

@@ -37,7 +37,7 @@ class MeasuredBatches(Protocol):
     """Batches that were measured elsewhere, by number (`curate.ranks`)."""
 
     def read(self, number: int) -> dict[str, np.ndarray] | None:
-        """One batch as `measure_batch` made it, or None after the last."""
+        """One batch as `compare_batch` made it, or None after the last."""
         ...
 
     def id_images(self) -> dict[str, np.ndarray]:
@@ -126,19 +126,6 @@ def _stored(measured: MeasuredBatches, number: int) -> Iterator[tuple[int, dict[
         number += 1
 
 
-def measure_batch(
-    config: BuildConfig,
-    inputs: Inputs,
-    reference: Reference,
-    raw: sources.RawBatch,
-    pixels: np.ndarray,
-    reasons: list[str | None],
-    originals: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """All that is known of a batch without any other: `settle_batch` needs nothing else of it."""
-    return compare_batch(describe_batch(config, inputs, raw, pixels, reasons, originals), inputs, reference)
-
-
 def describe_batch(
     config: BuildConfig,
     inputs: Inputs,
@@ -185,7 +172,7 @@ def describe_batch(
 
 
 def compare_batch(described: dict[str, np.ndarray], inputs: Inputs, reference: Reference) -> dict[str, np.ndarray]:
-    """A described batch with embeddings, leaks and the nearest ID image of each of its rows."""
+    """A described batch with embeddings, leaks and the nearest ID image of each row: all that `settle_batch` needs."""
     rows, descriptor = described["row"], described["descriptor"]
     pixels = described["image"][rows]
     embedded = inputs.embedder.embed(pixels)
