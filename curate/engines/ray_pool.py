@@ -99,24 +99,23 @@ class Pool:
             try:
                 return _get(first.answer)
             except LOST as error:
-                first.losses += 1  # actors work in order: it was the one that was worked at
-                if first.losses == LOSSES:
-                    raise InputError(
-                        f"{first.call.what}: cost {LOSSES} workers ({_line(error)}); see that they have the memory, "
-                        "then run the same command again: it goes on from here"
-                    ) from error
-                self._replace(first.actor, asked)
+                if first.actor in self._actors:  # else it was lost with a call before this one
+                    first.losses += 1  # actors work in order: it was the one that was worked at
+                    if first.losses == LOSSES:
+                        raise InputError(
+                            f"{first.call.what}: cost {LOSSES} workers ({_line(error)}); see that they have the "
+                            "memory, then run the same command again: it goes on from here"
+                        ) from error
+                    self._replace(first.actor)
+                # what stood behind it is asked again in its turn: right behind, it could take this answer along
+                first.actor = self._least_busy(asked)
+                first.answer = self._ask(first.actor, first.call)
 
-    def _replace(self, lost: int, asked: deque[_Asked]) -> None:
-        """Start an actor in place of one that was lost, and ask others what it still was to answer."""
-        if lost in self._actors:
-            ray.kill(self._actors.pop(lost))  # one that lives, but not its answers, goes too
-            self._opening.pop(lost, None)
-            self._add()
-        again = [one for one in asked if one.actor == lost]
-        for one in again:
-            one.actor = self._least_busy(asked)
-            one.answer = self._ask(one.actor, one.call)
+    def _replace(self, lost: int) -> None:
+        """Start an actor in place of one that was lost."""
+        ray.kill(self._actors.pop(lost))  # one that lives, but not its answers, goes too
+        self._opening.pop(lost, None)
+        self._add()
 
     def _least_busy(self, asked: Iterable[_Asked]) -> int:
         self._admit()
