@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROCESSORS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: install demo test test-slow lint format clean
+.PHONY: install demo test test-slow torture lint format clean
 
 install: .venv/installed
 
@@ -27,6 +27,10 @@ test: lint
 
 test-slow: install
 	$(BIN)/pytest -m slow
+
+# faults and bad inputs, hours of them; what happened goes into docs/reliability.md
+torture: install
+	$(BIN)/python -m torture --json results/torture.json --page docs/reliability.md
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,28 @@
+"""Counting trials, and the page made of the counts."""
+
+from torture import table
+from torture.trial import Trial
+
+
+def test_trials_are_counted_by_fault_and_outcome():
+    tried = [Trial("disk full", "one line", True)] * 3 + [Trial("killed", "same bytes", True)]
+    tried += [Trial("disk full", "traceback", False, "seed 4")]
+    assert table.count(tried) == [
+        {
+            "fault": "disk full",
+            "tried": 4,
+            "outcomes": {"one line": 3, "traceback": 1},
+            "failed": 1,
+            "details": ["seed 4"],
+        },
+        {"fault": "killed", "tried": 1, "outcomes": {"same bytes": 1}, "failed": 0, "details": []},
+    ]
+
+
+def test_only_the_tables_of_the_page_are_replaced(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"# Top\n\n{table.BEGIN}old\n{table.END}\nrest\n")
+    table.put_into(page, {"areas": {"disks": table.count([Trial("a | b", "one line", True)] * 1200)}})
+    text = page.read_text()
+    assert text.startswith("# Top\n\n" + table.BEGIN + "\n### disks\n") and text.endswith(table.END + "\nrest\n")
+    assert "| a \\| b | 1,200 | one line | 0 |" in text and "old" not in text

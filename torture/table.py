@@ -1,0 +1,56 @@
+"""Counts of trials, and the table of docs/reliability.md that is made of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torture.trial import Trial
+
+BEGIN, END = "<!-- made by `make torture` -->\n", "<!-- end -->\n"
+
+
+def count(trials: Iterable[Trial]) -> list[dict[str, Any]]:
+    """One entry a fault, in the order in which they came: how often tried, outcomes with counts, failures."""
+    outcomes: dict[str, Counter[str]] = {}
+    failures: dict[str, list[str]] = {}
+    for trial in trials:
+        outcomes.setdefault(trial.fault, Counter())[trial.outcome] += 1
+        if not trial.passed:
+            failures.setdefault(trial.fault, []).append(trial.detail)
+    return [
+        {
+            "fault": fault,
+            "tried": sum(found.values()),
+            "outcomes": dict(found.most_common()),
+            "failed": len(failures.get(fault, [])),
+            "details": failures.get(fault, [])[:20],
+        }
+        for fault, found in outcomes.items()
+    ]
+
+
+def lines(results: dict[str, Any]) -> str:
+    """The table of all areas in Markdown: `results` is what `python -m torture --json` writes."""
+    made = []
+    for area, entries in results["areas"].items():
+        tried, failed = (sum(entry[key] for entry in entries) for key in ("tried", "failed"))
+        made += [f"\n### {area}\n", f"{tried:,} trials, {failed:,} failed.\n"]
+        made += ["| fault or bad input | tried | what happened | failed |", "|---|---:|---|---:|"]
+        for entry in entries:
+            several = len(entry["outcomes"]) > 1
+            what = "; ".join(f"{name} ({times:,})" if several else name for name, times in entry["outcomes"].items())
+            made.append(f"| {_cell(entry['fault'])} | {entry['tried']:,} | {_cell(what)} | {entry['failed']:,} |")
+    return "\n".join(made) + "\n"
+
+
+def put_into(page: Path, results: dict[str, Any]) -> None:
+    """Replace the tables of a page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    page.write_text(before + BEGIN + lines(results) + END + rest.partition(END)[2], encoding="utf-8")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
