@@ -8,8 +8,10 @@ wanted in the stored order is read in the same way, without the shuffles.
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +57,8 @@ class BlockReader:
     """An endless stream of random batches, all rows once before any again; which rows is a function of seed and step.
 
     Steps may be asked for in any order and give the same rows, so that a run can go on at any step. It is fast where
-    they are asked for in turn. Use it in one thread, and close it, or use it in a ``with``.
+    they are asked for in turn. Use it in one thread, and close it, or use it in a ``with``. It may be given to another
+    process, forked or spawned, and read in both: each then has a thread and windows of its own.
 
     Attributes:
         order: which rows make up a step
@@ -89,8 +92,15 @@ class BlockReader:
         self.order = block_order(opened, window_rows, seed, block_rows, left_out, shuffled)
         self._opened = opened
         self._held: tuple[tuple[int, int], np.ndarray] | None = None
-        self._ahead: tuple[tuple[int, int], Future[np.ndarray]] | None = None
+        self._start_thread()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_held": None, "_ahead": None, "_thread": None, "_process": None}
+
+    def _start_thread(self) -> None:
+        self._process: int | None = os.getpid()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="srood-blocks")
+        self._ahead: tuple[tuple[int, int], Future[np.ndarray]] | None = None
 
     def rows(self, step: int, batch_size: int) -> np.ndarray:
         """The images of a step's batch, (batch_size, H, W, 3) uint8, a copy; their numbers are `order.row_numbers`.
@@ -117,7 +127,8 @@ class BlockReader:
 
     def close(self) -> None:
         """End the thread and let go of the windows."""
-        self._thread.shutdown(cancel_futures=True)
+        if self._process == os.getpid():
+            self._thread.shutdown(cancel_futures=True)
         self._held = self._ahead = None
 
     def __enter__(self) -> BlockReader:
@@ -129,6 +140,8 @@ class BlockReader:
         self.close()
 
     def _pixels(self, window: Window) -> np.ndarray:
+        if self._process != os.getpid():  # the thread stayed behind, and nobody reads what it was asked for
+            self._start_thread()
         if self._held is None or self._held[0] != window.key:
             self._held = None  # before another is read: never more than two
             ahead, self._ahead = self._ahead, None

@@ -1,6 +1,8 @@
 """Batches read in shuffled blocks: every row once a pass, a function of seed and step, in bounded memory."""
 
+import multiprocessing
 import os
+import pickle
 import threading
 import tracemalloc
 from itertools import pairwise
@@ -208,3 +210,33 @@ def test_sizes(path, tmp_path):
     empty = OutlierSet(path, {**opened.manifest, "rows": 0, "shards": []}, "")
     with pytest.raises(InputError, match="holds no rows"):
         BlockReader(empty, 100, 0)
+
+
+def test_a_reader_goes_on_in_a_forked_process(path):
+    """Threads do not survive a fork: what was read ahead there must not be waited for."""
+    steps = (1, 7, 2)  # within the window, a window that was not read ahead, back again
+    context = multiprocessing.get_context("fork")
+    with reader(path) as opened, reader(path) as fresh:
+        opened.rows(0, 60)
+        results = context.SimpleQueue()
+        child = context.Process(target=lambda: [results.put(opened.rows(step, 60)) for step in steps])
+        child.start()
+        child.join(60)
+        if child.exitcode is None:
+            child.kill()
+            pytest.fail("the child waits for ever")
+        assert child.exitcode == 0
+        for step in steps:
+            expected = fresh.rows(step, 60)
+            assert np.array_equal(results.get(), expected)
+            assert np.array_equal(opened.rows(step, 60), expected)
+
+
+def test_a_reader_can_be_sent_to_a_process(path):
+    """As multiprocessing does where it spawns."""
+    with reader(path) as opened:
+        before = opened.rows(0, 60)
+        with pickle.loads(pickle.dumps(opened)) as sent:
+            assert np.array_equal(sent.rows(0, 60), before)
+            assert np.array_equal(sent.rows(7, 60), opened.rows(7, 60))
+        assert np.array_equal(opened.rows(1, 60), opened.rows(1, 60))
