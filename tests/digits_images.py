@@ -67,13 +67,13 @@ def noise_columns(images: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def write_training_files(folder: Path, train: int, mean: Triple, std: Triple) -> dict[str, object]:
-    """What a tuning run on images of 16 pixels is given: ID set, outlier set, and a ResNet-20 that is not trained."""
+def write_training_files(folder: Path, train: int, mean: Triple, std: Triple, size: int = 16) -> dict[str, object]:
+    """What a tuning run on images of `size` pixels is given: ID set, outliers, and a ResNet-20 that is not trained."""
     torch.manual_seed(0)
-    info = WeightsInfo("resnet20", None, mean, std, image_size=16)
+    info = WeightsInfo("resnet20", None, mean, std, image_size=size)
     save_weights(folder / "start.safetensors", build_model("resnet20", 10).state_dict(), info)
     return {
         "id": str(write_digits(folder / "id", train)),
         "checkpoint": folder / "start.safetensors",
-        "outliers": write_noise(folder / "outliers", size=16),
+        "outliers": write_noise(folder / "outliers", size=size),
     }

@@ -26,3 +26,12 @@ def test_only_the_tables_of_the_page_are_replaced(tmp_path):
     text = page.read_text()
     assert text.startswith("# Top\n\n" + table.BEGIN + "\n### disks\n") and text.endswith(table.END + "\nrest\n")
     assert "| a \\| b | 1,200 | one line | 0 |" in text and "old" not in text
+
+
+def test_measured_figures_stand_beside_the_outcome():
+    entries = table.count(
+        [Trial("an hour", "flat", True, note="512 MB to 514 MB"), Trial("killed", "same bytes", True)]
+    )
+    assert [entry.get("notes") for entry in entries] == [["512 MB to 514 MB"], None]
+    lines = table.lines({"areas": {"load": entries}})
+    assert "| an hour | 1 | flat. 512 MB to 514 MB | 0 |" in lines and "| kill | 1 | same bytes | 0 |" in lines

@@ -16,10 +16,13 @@ def count(trials: Iterable[Trial]) -> list[dict[str, Any]]:
     """One entry a fault, in the order in which they came: how often tried, outcomes with counts, failures."""
     outcomes: dict[str, Counter[str]] = {}
     failures: dict[str, list[str]] = {}
+    notes: dict[str, list[str]] = {}
     for trial in trials:
         outcomes.setdefault(trial.fault, Counter())[trial.outcome] += 1
         if not trial.passed:
             failures.setdefault(trial.fault, []).append(trial.detail)
+        if trial.note:
+            notes.setdefault(trial.fault, []).append(trial.note)
     return [
         {
             "fault": fault,
@@ -27,6 +30,7 @@ def count(trials: Iterable[Trial]) -> list[dict[str, Any]]:
             "outcomes": dict(found.most_common()),
             "failed": len(failures.get(fault, [])),
             "details": failures.get(fault, [])[:20],
+            **({"notes": notes[fault]} if fault in notes else {}),
         }
         for fault, found in outcomes.items()
     ]
@@ -42,6 +46,7 @@ def lines(results: dict[str, Any]) -> str:
         for entry in entries:
             several = len(entry["outcomes"]) > 1
             what = "; ".join(f"{name} ({times:,})" if several else name for name, times in entry["outcomes"].items())
+            what = ". ".join([what, *entry.get("notes", [])])
             made.append(f"| {_cell(entry['fault'])} | {entry['tried']:,} | {_cell(what)} | {entry['failed']:,} |")
     return "\n".join(made) + "\n"
 

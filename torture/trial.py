@@ -16,12 +16,14 @@ class Trial:
         outcome: what happened, in a few words that are counted; without numbers that differ between repetitions
         passed: whether that is what is promised
         detail: how to try just this again, and what was seen; printed where a trial fails
+        note: figures that were measured, for the table; for faults that are tried a few times only
     """
 
     fault: str
     outcome: str
     passed: bool
     detail: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.multiprocessing.spawn import ProcessException
+from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from srood.errors import InputError
 from srood.models.weights import load_model, save_weights
@@ -54,7 +54,7 @@ def fit(run: Path, config: AnyConfig, data: TrainingImages) -> Path:
 
     Raises:
         InputError: the loss is no longer finite, or far above where it began; the message names the step and the last
-            checkpoint.
+            checkpoint. Or one of several processes was killed.
         Stopped: SIGTERM or Ctrl-C came; the state is saved.
     """
     device = resolve_device(config.device)
@@ -63,7 +63,13 @@ def fit(run: Path, config: AnyConfig, data: TrainingImages) -> Path:
         try:
             # partial: Fabric does not take frozen dataclasses as arguments of their own
             outcome: Outcome = fabric.launch(partial(_fit_process, run=run, config=config, data=data))
-        except (KeyboardInterrupt, ProcessException):
+        except (KeyboardInterrupt, ProcessException) as error:
+            if not asked.number and _killed(error):
+                reason = str(error).strip().splitlines()[-1]
+                raise InputError(
+                    f"{run}: one of its {config.devices} processes was killed ({reason}); see that there is "
+                    f"memory, and continue with `srood train --resume {run}`"
+                ) from error
             if not asked.number:
                 raise
             outcome = Outcome(runs.newest_step(run), signal=asked.number)  # told to stop before it could listen
@@ -72,6 +78,13 @@ def fit(run: Path, config: AnyConfig, data: TrainingImages) -> Path:
     if outcome.signal:
         raise Stopped(run, outcome.step, outcome.signal)
     return run / runs.MODEL_FILE
+
+
+def _killed(error: BaseException) -> bool:
+    """Whether a process ended without an error of its own, or another noticed it first."""
+    return isinstance(error, ProcessExitedException) or (
+        isinstance(error, ProcessException) and "closed by peer" in str(error)
+    )
 
 
 def _fit_process(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages) -> Outcome:
