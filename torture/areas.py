@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from torture import load
+from torture import determinism, load
 from torture.trial import Area
 
 AREAS: dict[str, Area] = {
     "load": load.trials,
+    "determinism": determinism.trials,
 }
