@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROCESSORS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: install demo test test-slow torture lint format clean
+# the Python of `make oldest`; uv finds it, and downloads none
+OLDEST ?= 3.10
+
+.PHONY: install demo test test-slow torture audit oldest lint format clean
 
 install: .venv/installed
 
@@ -32,9 +35,27 @@ test-slow: install
 torture: install
 	$(BIN)/python -m torture --json results/torture.json --page docs/reliability.md
 
+# known vulnerabilities of what is installed, insecure code, and the fuzzers for a minute each
+audit: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[audit]'
+	$(BIN)/python tools/audit_packages.py
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive -ll srood curate train
+	$(BIN)/python -m torture "mutated images" "mutated outlier sets" --minutes 1
+
+# the tests with the oldest versions that pyproject.toml claims, in an environment of its own
+oldest: .venv-oldest/installed
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(PROCESSORS) --dist loadfile
+
+.venv-oldest/installed: pyproject.toml | install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	rm -rf .venv-oldest
+	$(BIN)/uv venv --quiet --no-python-downloads --python $(OLDEST) .venv-oldest
+	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable '.[dev]'
+	@touch $@
+
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache dist demo
+	rm -rf .venv .venv-oldest .mypy_cache .pytest_cache .ruff_cache dist demo

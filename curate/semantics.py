@@ -65,7 +65,8 @@ def load_exclusions(path: str | Path) -> Exclusions:
     content: Any
     if path.suffix.lower() in (".yaml", ".yml"):
         try:
-            content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            content = yaml.load(text, Loader=loader)  # nosec B506  # a safe loader either way
         except yaml.YAMLError as error:
             where = str(error).replace("\n", " ")
             raise InputError(f"{path}: not valid YAML ({where}); {FORMS}") from None

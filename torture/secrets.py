@@ -70,7 +70,7 @@ class Watched:
         shutil.rmtree(home)
         if found:
             return Trial(fault, "seen", False, f"{words}: {'; '.join(found)}")
-        if ended.code not in codes or ended.traceback:
+        if ended.code not in codes or (ended.code and len(ended.errors) != 1):
             return Trial(fault, "another end", False, f"{words}: exit code {ended.code}: {ended.err[-600:]}")
         return Trial(fault, HIDDEN, True)
 

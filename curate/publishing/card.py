@@ -131,7 +131,7 @@ def license_notes(sources: Sequence[SourceRights], index_only: bool, confirmed: 
 
 
 def _environment() -> Environment:
-    environment = Environment(
+    environment = Environment(  # nosec B701  # Markdown, not HTML; the filter below escapes what strangers wrote
         loader=PackageLoader("curate.publishing"),
         undefined=StrictUndefined,
         trim_blocks=True,
