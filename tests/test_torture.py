@@ -34,4 +34,4 @@ def test_measured_figures_stand_beside_the_outcome():
     )
     assert [entry.get("notes") for entry in entries] == [["512 MB to 514 MB"], None]
     lines = table.lines({"areas": {"load": entries}})
-    assert "| an hour | 1 | flat. 512 MB to 514 MB | 0 |" in lines and "| kill | 1 | same bytes | 0 |" in lines
+    assert "| an hour | 1 | flat. 512 MB to 514 MB | 0 |" in lines and "| killed | 1 | same bytes | 0 |" in lines

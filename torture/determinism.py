@@ -31,7 +31,7 @@ SAME = "same bytes"
 def trials(effort: Effort) -> Iterator[Trial]:
     """Builds; in full also Ray, batches of other sizes, other Pythons, and training."""
     folder = effort.folder / "builds"
-    settings = write_images(folder, effort.times(400, 100), effort.seed)
+    settings = write_images(folder, effort.times(400, 60), effort.seed)
     chosen = ways(effort.times(44, 5), effort.seed)
     if effort.quick:
         yield from together(folder, settings, chosen)
@@ -76,16 +76,13 @@ def ways(count: int, seed: int) -> list[Way]:
     values, rng = factors(), np.random.default_rng(seed)
     names = list(values)
     met: set[tuple[Any, ...]] = set()
-
-    def pairs(way: Way) -> set[tuple[Any, ...]]:
-        return {(a, way[a], b, way[b]) for a, b in itertools.combinations(names, 2)}
-
     chosen = []
     for _ in range(count):
-        drawn = [{name: of[rng.integers(len(of))] for name, of in values.items()} for _ in range(60)]
-        best = max(drawn, key=lambda way: len(pairs(way) - met))
-        met |= pairs(best)
-        chosen.append(best)
+        drawn = [{name: of[rng.integers(len(of))] for name, of in values.items()} for _ in range(30)]
+        pairs = [{(a, way[a], b, way[b]) for a, b in itertools.combinations(names, 2)} for way in drawn]
+        best = max(range(len(drawn)), key=lambda number: len(pairs[number] - met))
+        met |= pairs[best]
+        chosen.append(drawn[best])
     return chosen
 
 
@@ -105,7 +102,7 @@ def write_images(folder: Path, rows: int, seed: int) -> dict[str, Any]:
         "sample": "clusters",
         "clusters": 5,
         "calibration_images": 10,
-        "batch_rows": 32,
+        "batch_rows": 16,
         "shard_rows": 100,
     }
 
@@ -190,8 +187,8 @@ def with_ray(folder: Path, settings: dict[str, Any], expected: dict[str, str]) -
 
 def other_batches(folder: Path, settings: dict[str, Any]) -> Trial:
     """Batches of other sizes are recorded, so that the manifest differs; the rows do not."""
-    fault, shards = "batches of 32, 50 or 1,024 rows of the corpus", []
-    for size in (32, 50, 1024):
+    fault, shards = "batches of 16, 50 or 1,024 rows of the corpus", []
+    for size in (16, 50, 1024):
         values = settings | plain(folder, f"batches-{size}") | {"batch_rows": size}
         ended = build(folder, [values], {})
         if ended.code:

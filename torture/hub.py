@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 
 from torture.processes import ROOT
 
@@ -12,4 +13,11 @@ if str(ROOT / "tests") not in sys.path:
 from hub_server import HubServer
 from pictures import pictures, write_parquet
 
-__all__ = ["HubServer", "pictures", "write_parquet"]
+__all__ = ["HubServer", "digits_images", "pictures", "write_parquet"]
+
+
+def digits_images() -> ModuleType:
+    """The tests' digits, noise, and weights to start from; imported only here, as PyTorch takes seconds to."""
+    import digits_images
+
+    return digits_images

@@ -54,10 +54,10 @@ def trials(effort: Effort) -> Iterator[Trial]:
     folder, temporary = effort.folder / "soak", effort.folder / "soak-temporary"
     folder.mkdir()
     temporary.mkdir()
-    values = write_corpus(folder, effort.times(600, 100), effort.seed)
+    values = write_corpus(folder, effort.times(600, 60), effort.seed)
     seconds = -1.0 if effort.quick else 60 * effort.minutes / 8
     environment = {"TMPDIR": str(temporary)}
-    words = [sys.executable, "-c", LOOP, str(folder), str(seconds), str(effort.times(20, 5)), json.dumps(values)]
+    words = [sys.executable, "-c", LOOP, str(folder), str(seconds), str(effort.times(20, 4)), json.dumps(values)]
     process = processes.start(words, folder, environment)
     ended = processes.finish(process, seconds + 600)
     fault = "`curate build` in a loop in one process"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from digits_images import noise_columns, write_training_files
 
 from srood.outliers import write_set
 from torture import processes, watching
+from torture.hub import digits_images
 from torture.trial import Effort, Trial
 from train.runs import newest_step
 
@@ -24,7 +24,7 @@ def write_large(folder: Path, rows: int, seed: int, size: int = 32) -> Path:
     """An outlier set of noise with so many rows, made shard by shard."""
     rng = np.random.default_rng(seed)
     counts = [min(SHARD_ROWS, rows - start) for start in range(0, rows, SHARD_ROWS)]
-    shards = (noise_columns(rng.integers(0, 256, (count, size, size, 3), np.uint8)) for count in counts)
+    shards = (digits_images().noise_columns(rng.integers(0, 256, (count, size, size, 3), np.uint8)) for count in counts)
     scratch = folder / "scratch"
     scratch.mkdir(parents=True)
     return write_set(folder / "large.h5", shards, len(counts), {"config": {"image_size": size}}, scratch)
@@ -34,7 +34,7 @@ def trials(effort: Effort) -> Iterator[Trial]:
     """`srood train` with all outliers in memory and with few of them, both at once, watched until the time is over."""
     folder = effort.folder / "training"
     folder.mkdir()
-    files = write_training_files(folder, 200, (0.3,) * 3, (0.4,) * 3, size=32)
+    files = digits_images().write_training_files(folder, 200, (0.3,) * 3, (0.4,) * 3, size=32)
     large = write_large(folder / "large", ROWS, effort.seed)
     options = {"id": files["id"], "checkpoint": files["checkpoint"], "outliers": large, "model": "resnet20"}
     options |= {"device": "cpu", "precision": "32-true", "batch-size": 8, "outlier-batch-size": 16}

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from torture import processes
+from torture.hub import digits_images
 from torture.training import write_large
 from torture.trial import Effort, Trial
-
-from digits_images import write_training_files  # isort: skip
 
 SURROUNDINGS = [
     {"PYTHONHASHSEED": "1", "TZ": "NPT-5:45"},
@@ -23,7 +22,7 @@ def trials(effort: Effort) -> Iterator[Trial]:
     """Runs with all outliers in memory, and with blocks of them."""
     folder = effort.folder / "twice"
     folder.mkdir()
-    files = write_training_files(folder, 60, (0.3,) * 3, (0.4,) * 3)
+    files = digits_images().write_training_files(folder, 60, (0.3,) * 3, (0.4,) * 3)
     files["outliers"] = write_large(folder / "large", 2_000, effort.seed, size=16)
     for way, memory in {"in memory": "8GB", "read in blocks": "1MB"}.items():
         values = {**files, "model": "resnet20", "device": "cpu", "precision": "32-true", "outlier-memory": memory}

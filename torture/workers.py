@@ -11,22 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from digits_images import write_training_files
 
-from srood.outlier_blocks import BlockReader
-from srood.outliers import OutlierSet, file_sha256
+from srood.outliers import file_sha256
 from torture import processes, watching
+from torture.batches import Batches
+from torture.hub import digits_images
 from torture.soak import write_corpus
 from torture.training import write_large
 from torture.trial import Effort, Trial
 
-STEPS, BATCH = 6, 50
 HANGS = 120.0  # seconds after which a run that lost a process is said to hang
 READ_IN_WORKERS = """
 import sys
 import numpy as np
 from torch.utils.data import DataLoader
-from torture.workers import Batches, STEPS
+from torture.batches import Batches
 if __name__ == "__main__":
     batches = Batches(sys.argv[1])
     batches[0]  # the reader is in use, its thread is reading ahead
@@ -35,26 +34,11 @@ if __name__ == "__main__":
 """
 
 
-class Batches:
-    """A data set for PyTorch's loader: a batch read in blocks, and the same number of single rows, of each step."""
-
-    def __init__(self, path: str) -> None:
-        self.opened = OutlierSet.open(path)
-        self.reader = BlockReader(self.opened, 128, 0, block_rows=32)
-
-    def __len__(self) -> int:
-        return STEPS
-
-    def __getitem__(self, step: int) -> np.ndarray:
-        single = self.opened.read_images(np.arange(BATCH) * 7 % self.opened.num_rows)
-        return np.concatenate([self.reader.rows(step, BATCH), single])
-
-
 def loaders(effort: Effort) -> Iterator[Trial]:
     """Batches read by two processes of PyTorch's loader, forked and spawned, beside those of this process."""
     path = write_large(effort.folder / "loaders", 1_000, effort.seed, size=16)
     here = Batches(str(path))
-    expected = np.stack([here[step] for step in range(STEPS)])
+    expected = np.stack([here[step] for step in range(len(here))])
     here.reader.close()
     script = effort.folder / "loaders" / "script.py"
     script.write_text(READ_IN_WORKERS)
@@ -75,7 +59,7 @@ def crashes(effort: Effort) -> Iterator[Trial]:
     """Processes of a run are killed, and files that it reads removed, each time at another moment."""
     folder = effort.folder / "crashes"
     folder.mkdir()
-    files = write_training_files(folder, 45, (0.3,) * 3, (0.4,) * 3)
+    files = digits_images().write_training_files(folder, 45, (0.3,) * 3, (0.4,) * 3)
     rng = np.random.default_rng(effort.seed)
     for number in range(4):
         yield rank_killed(folder, files, number % 2, float(rng.uniform(0, 2)), number)
