@@ -27,10 +27,15 @@ def parse_count(text: str) -> int:
     return int(value)
 
 
+def without_password(text: str) -> str:
+    """A text without the names and passwords of its addresses: ``https://jane:secret@host`` to ``https://...@host``."""
+    return re.sub(r"//[^/@\s]*:[^/@\s]*@", "//...@", text)
+
+
 def run(app: Callable[[], Any]) -> None:
     """Run a command-line application; print an `InputError` as one line and exit with code 2."""
     try:
         app()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_password(str(error))}", file=sys.stderr)
         raise SystemExit(BAD_INPUT) from None

@@ -14,6 +14,7 @@ from PIL import Image
 
 from curate.tables import rows_in_shards
 from srood import commands
+from srood.commands import without_password
 from srood.errors import InputError
 
 
@@ -165,3 +166,11 @@ def test_what_is_no_count(text):
 def test_one_row_and_one_shard_are_counted_as_one():
     assert rows_in_shards({"rows": 1, "shards": [{}]}) == "1 row in 1 shard"
     assert rows_in_shards({"rows": 1000, "shards": [{}, {}]}) == "1,000 rows in 2 shards"
+
+
+def test_passwords_in_addresses_are_not_repeated(curate, tmp_path):
+    ident = write_parquet(tmp_path / "id.parquet", pictures(4, seed=0), [0] * 4)
+    for spec in ("https://jane:secret@example.org/a.parquet", "hf://jane:secret@example.org/a"):
+        code, out, err = curate("build", "--source", spec, "--id", ident, "--out", tmp_path / "mini.h5")
+        assert code == 2 and "jane" not in out + err and "...@example.org/a" in err
+    assert without_password("hf://owner/name@main: no") == "hf://owner/name@main: no"

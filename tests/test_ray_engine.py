@@ -256,6 +256,20 @@ def test_without_ray_it_says_how_to_install_it(monkeypatch):
         pass
 
 
+def test_a_ray_that_does_not_start_is_said_in_one_line(monkeypatch):
+    """A machine that is too busy cannot be had at will: Ray then raises a bare exception after half a minute."""
+    ray = pytest.importorskip("ray")
+
+    def start(*_: object, **__: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", start)
+    with pytest.raises(InputError, match=r"^--engine ray: Ray cannot be used \(The current node timed out"):
+        from curate.engines.ray_engine import _join
+
+        _join(None)
+
+
 def test_an_index_can_be_sent_and_searched_in_parts():
     """What the engine rests on, with Ray or without."""
     images = pictures(60, seed=3)

@@ -18,7 +18,6 @@ import numpy as np
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read as Ray is imported and started
 try:
     import ray
-    from ray.exceptions import RayError
 except ImportError as error:
     from srood.errors import InputError
 
@@ -37,7 +36,6 @@ from srood.errors import InputError
 RUN = 4  # consecutive batches that an actor reads in one go
 SEARCH_ROWS = 4096  # rows whose near-duplicates are searched in one call
 WITH_GPU = ("checkpoint", "timm")  # embedders that run on one where there is one
-NOT_JOINED = (ConnectionError, ValueError, RuntimeError, RayError)  # or Ray ends the process
 TIMEOUT = 10.0  # seconds to reach a cluster
 
 
@@ -148,7 +146,7 @@ def _join(address: str | None) -> None:
         _reach(address)
     try:
         ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (*NOT_JOINED, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # Ray raises bare exceptions too, and may end the process
         where = f"--ray-address {address}" if address else "--engine ray"
         reason = " ".join(str(error).split()) or type(error).__name__
         advice = "see that this machine has memory and disk"
