@@ -94,11 +94,11 @@ def test_bad_images_are_named(data, reason):
     assert images.decode_to_size(data, 32) == reason
 
 
-def test_what_a_container_would_not_give_keeps_its_reason(monkeypatch):
+def test_what_a_container_would_not_give_keeps_its_reason():
     assert images.decode_to_size(images.Unusable("link or device"), 32) == "link or device"
-    monkeypatch.setattr(images, "MAX_BYTES", 1000)
-    assert images.decode_to_size(bytes(1000), 32) == "not an image"
-    assert images.decode_to_size(bytes(1001), 32) == "too many bytes"
+    limits = images.Limits(bytes=1000)
+    assert images.decode_to_size(bytes(1000), 32, limits=limits) == "not an image"
+    assert images.decode_to_size(bytes(1001), 32, limits=limits) == "too many bytes"
 
 
 def test_missing_file_is_a_bad_image(tmp_path):
