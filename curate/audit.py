@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from curate import leaks
+from curate.config import check_limits
 from curate.copies import CopyThreshold
 from curate.dedup import group_pairs
 from curate.outputs import make_folder_of
 from srood import datasets
 from srood.errors import InputError
 from srood.files import replace_file
+from srood.images import DEFAULT_LIMITS, Limits
 from srood.progress import progress_bar
 
 COLUMNS = ("row_a", "row_b", "key_a", "key_b", "similarity", "kind")
@@ -111,12 +113,13 @@ def audit(
     image_size: int = 32,
     seed: int = 0,
     workers: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     console: Console | None = None,
 ) -> Audit:
     """Judge every pair of images of `a` and `b` (image specs), or of two images of `a` where `b` is None.
 
     The threshold is calibrated on images drawn from `b` (or `a`) by `seed`. Images are brought to `image_size` as a
-    build brings them; "exact" means the same pixels at that size.
+    build brings them; "exact" means the same pixels at that size. Images beyond `limits` are left out, and counted.
 
     Raises:
         InputError: a spec resolves nowhere or holds no image, or an option has a value that cannot be used.
@@ -125,6 +128,7 @@ def audit(
         raise InputError(f"--image-size {image_size}: must be at least 8")
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: must be at least 1")
+    check_limits(limits)
     specs = [spec for spec in (a, b) if spec is not None]
     for spec in specs:
         datasets.resolve(spec)  # all of them, before any work starts
@@ -133,7 +137,7 @@ def audit(
         loaded = []
         for spec in specs:
             progress.update(task, note=spec)
-            loaded.append(datasets.load_images(spec, image_size, workers, reduced=True))
+            loaded.append(datasets.load_images(spec, image_size, workers, True, limits))
             progress.advance(task, len(loaded[-1].images))
         progress.update(task, total=sum(len(images.images) for images in loaded), note="")
         first, second = loaded[0], loaded[-1]

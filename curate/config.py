@@ -10,6 +10,7 @@ from typing import Any
 from curate import quality, sampling
 from curate.outputs import check_out
 from srood.errors import InputError
+from srood.images import MAX_BYTES, MAX_PIXELS, MOST_BYTES, MOST_PIXELS, Limits
 
 # From benchmarks/id_filter.py (figures in docs/id-classes.md): a thumbnail tells classes no better than chance, so its
 # filter is off; with a classifier of 32-pixel images, beyond 0.7 the rows dropped are hardly richer in ID classes than
@@ -35,6 +36,8 @@ class BuildConfig:
     source_license: str | None = None
     quality: str = "default"
     max_upscale: float | None = None
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int = MAX_BYTES
     sample: str = "uniform"
     clusters: int | None = None
     id_recall: float | None = None
@@ -50,6 +53,11 @@ class BuildConfig:
         """The share asked for, or the embedder's default."""
         return DEFAULT_ID_RECALL.get(self.embedder.split(":")[0], 0.0) if self.id_recall is None else self.id_recall
 
+    @property
+    def limits(self) -> Limits:
+        """What one image may cost to decode."""
+        return Limits(self.max_pixels, self.max_bytes)
+
     def recorded(self) -> dict[str, Any]:
         """The settings that decide the bytes of the set, as the manifest holds them."""
         return {
@@ -63,6 +71,8 @@ class BuildConfig:
             "protect": [_without_folder(spec) for spec in self.protect],
             "exclude_indices": self.exclude_indices and self.exclude_indices.name,
             "quality": quality.recorded(self.quality, self.max_upscale),
+            "max_pixels": self.max_pixels,
+            "max_bytes": self.max_bytes,
             "sample": self.sample,
             "clusters": self.clusters,
             "id_recall": self.resolved_id_recall(),
@@ -87,6 +97,18 @@ def check_workers(workers: int | None) -> None:
         raise InputError(f"--workers {workers}: must be at least 1")
 
 
+def check_limits(limits: Limits) -> None:
+    """Check what one image may cost.
+
+    Raises:
+        InputError: nothing would be decoded, or Pillow would refuse what is allowed.
+    """
+    if not 1 <= limits.pixels <= MOST_PIXELS:
+        raise InputError(f"--max-pixels {limits.pixels}: must lie between 1 and {MOST_PIXELS:,}, Pillow's own limit")
+    if not 1 <= limits.bytes <= MOST_BYTES:
+        raise InputError(f"--max-bytes {limits.bytes}: must lie between 1 and {MOST_BYTES:,}")
+
+
 def check(config: BuildConfig) -> None:
     """Make the folder of the output where it is missing.
 
@@ -102,6 +124,7 @@ def check(config: BuildConfig) -> None:
     if config.clusters is not None and config.clusters < 1:
         raise InputError(f"--clusters {config.clusters}: must be at least 1")
     check_workers(config.workers)
+    check_limits(config.limits)
     if config.quality not in quality.LEVELS:
         raise InputError(f"--quality {config.quality}: is unknown; choose one of {', '.join(quality.LEVELS)}")
     if config.max_upscale is not None and not config.max_upscale >= 1:

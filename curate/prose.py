@@ -217,6 +217,8 @@ def _build_command(manifest: Mapping[str, Any], name: str) -> tuple[str, list[st
     for key, value in config.items():
         if key == "quality":
             words += _quality_options(value)
+        elif key == "max_bytes":
+            words += ["--max-bytes", f"{value}B"]
         elif key not in options or isinstance(value, dict):
             other.append(f"{key}={value!r}")
         else:

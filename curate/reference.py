@@ -80,7 +80,7 @@ def prepare_reference(
         task = progress.add_task("decode ID and protected sets", total=None, note="")
         for spec in sources:
             progress.update(task, note=spec)
-            loaded[spec] = datasets.load_images(spec, config.image_size, config.workers, reduced=True)
+            loaded[spec] = datasets.load_images(spec, config.image_size, config.workers, True, config.limits)
             progress.advance(task, len(loaded[spec].images))
         progress.update(task, note="")
         train = loaded[inputs.id_train.spec]

@@ -13,7 +13,7 @@ from curate.excluded_rows import REASON, ExcludedRows, read_excluded_rows
 from srood import datasets, manifests
 from srood.datasets import ImageSource, Row
 from srood.errors import InputError
-from srood.images import Unusable
+from srood.images import MAX_BYTES, Unusable
 
 ENOUGH = 2.0  # a named source's later sets are left unread once the earlier ones hold this many rows per row asked for
 
@@ -140,17 +140,22 @@ class RawBatch:
 
 
 def raw_batches(
-    corpus: Corpus, batch_rows: int, source: int = 0, start: int = 0, number: int = 0
+    corpus: Corpus,
+    batch_rows: int,
+    source: int = 0,
+    start: int = 0,
+    number: int = 0,
+    max_bytes: int = MAX_BYTES,
 ) -> Iterator[RawBatch]:
     """Batches of a fixed number of rows, never across two sets, from row `start` of set `source` on.
 
     Rows that are to be left out stand in them without their data. A label that has no name is no label where other
-    sets' labels have names: the numbers would be taken for theirs.
+    sets' labels have names: the numbers would be taken for theirs. Of archives' members at most `max_bytes` are read.
     """
     left_out = corpus.excluded_rows
     for index in range(source, len(corpus.sources)):
         known = len(corpus.sources[index].class_names) if corpus.class_names else None
-        for rows in datasets.batched(corpus.sources[index].rows(start), batch_rows):
+        for rows in datasets.batched(corpus.sources[index].rows(start, max_bytes), batch_rows):
             if left_out and left_out.source == index:
                 for row in left_out.among(start, len(rows)):
                     rows[row] = replace(rows[row], data=Unusable(REASON))

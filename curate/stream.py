@@ -110,10 +110,13 @@ def measured_batches(
     with ThreadPoolExecutor(config.workers or os.cpu_count() or 1) as pool:
 
         def described() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-            for raw in islice(sources.raw_batches(inputs.corpus, config.batch_rows, source, start, number), count):
+            raw_batches = sources.raw_batches(
+                inputs.corpus, config.batch_rows, source, start, number, config.limits.bytes
+            )
+            for raw in islice(raw_batches, count):
                 originals = np.zeros((len(raw.rows), 2), np.int64)  # width and height before resizing
                 encoded = [row.data for row in raw.rows]
-                decoded = images.decode_batch(encoded, config.image_size, pool, originals, reduced=True)
+                decoded = images.decode_batch(encoded, config.image_size, pool, originals, True, config.limits)
                 yield raw.number, describe_batch(config, inputs, raw, *decoded, originals)
 
         for place, batch in sources.prefetch(described()):

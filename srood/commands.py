@@ -32,6 +32,22 @@ def without_password(text: str) -> str:
     return re.sub(r"//[^/@\s]*:[^/@\s]*@", "//...@", text)
 
 
+def parse_bytes(text: str, option: str) -> int:
+    """``8GB``, ``500MB``, ``4GiB`` or ``4096B`` to bytes.
+
+    Raises:
+        InputError: it is not written like that, or is less than a byte; the message begins with the option.
+    """
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+) ?(?:([KMGT])(i?))?B", text, flags=re.IGNORECASE)
+    count = 0
+    if match is not None:
+        power = " KMGT".index((match[2] or " ").upper())
+        count = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    if count < 1:
+        raise InputError(f"{option} {text}: write a number above zero with its unit, like 8GB, 500MB or 4GiB")
+    return count
+
+
 def run(app: Callable[[], Any]) -> None:
     """Run a command-line application; print an `InputError` as one line and exit with code 2."""
     try:

@@ -56,7 +56,7 @@ class ImageSource:
         """Rows in the set; of files on the Hub only the footers are read, and once."""
         return self.container.num_rows()
 
-    def rows(self, start: int = 0) -> Iterator[Row]:
+    def rows(self, start: int = 0, max_bytes: int = images.MAX_BYTES) -> Iterator[Row]:
         """All rows from row number `start`, in the order of the files; those before are not decoded.
 
         Keys begin with the set's name: ``cifar10:train#12``, ``archive.zip/dir/img.png``, ``file.npy#12``.
@@ -65,7 +65,7 @@ class ImageSource:
             InputError: a file cannot be read as what it claims to be.
         """
         name = self.name
-        for row in self.container.rows(start):
+        for row in self.container.rows(start, max_bytes):
             yield Row(name + row.key, row.data, row.label)
 
     def fingerprint(self) -> str:
@@ -204,7 +204,13 @@ def _resolve_hub(spec: str, stream: bool) -> ImageSource:
     return ImageSource(fixed, container, fixed, license=found.license, revision=found.commit)
 
 
-def load_images(spec: str, image_size: int | None = 32, workers: int | None = None, reduced: bool = False) -> Images:
+def load_images(
+    spec: str,
+    image_size: int | None = 32,
+    workers: int | None = None,
+    reduced: bool = False,
+    limits: images.Limits = images.DEFAULT_LIMITS,
+) -> Images:
     """Read and decode a whole set into memory.
 
     Args:
@@ -212,6 +218,7 @@ def load_images(spec: str, image_size: int | None = 32, workers: int | None = No
         image_size: side of the images; None keeps their own size, which must then be one and square.
         workers: decoding threads; by default one per processor.
         reduced: do not decode large JPEGs in full (`srood.images.REDUCED`).
+        limits: beyond which images are left out.
 
     Raises:
         InputError: the spec resolves nowhere, or no image of it can be decoded.
@@ -223,8 +230,10 @@ def load_images(spec: str, image_size: int | None = 32, workers: int | None = No
     keys: list[str] = []
     read = 0
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for batch in batched(source.rows(), 4096):
-            decoded, reasons = images.decode_batch([row.data for row in batch], size, pool, reduced=reduced)
+        for batch in batched(source.rows(max_bytes=limits.bytes), 4096):
+            decoded, reasons = images.decode_batch(
+                [row.data for row in batch], size, pool, reduced=reduced, limits=limits
+            )
             good = np.array([reason is None for reason in reasons])
             arrays.append(decoded[good])
             labels += [row.label for row, reason in zip(batch, reasons, strict=True) if reason is None]

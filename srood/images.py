@@ -22,7 +22,8 @@ REDUCING_GAP = 2  # a JPEG is never decoded below this many times the size; the 
 REDUCED = f"JPEGs decoded at 1/2, 1/4 or 1/8 where that leaves {REDUCING_GAP} times the image size; {RESAMPLING}"
 
 MAX_BYTES = 64 << 20  # by default, of one encoded image, or of one member of an archive once it is decompressed
-SCANS = 50  # of a progressive JPEG of MAX_PIXELS, of smaller ones more: each scan takes a pass over all pixels
+MOST_BYTES = 1 << 31  # that can be asked for
+SCANS = 20  # of a progressive JPEG of MAX_PIXELS, of smaller ones more: each scan takes a pass over all pixels
 BAND = 1 << 20  # pixels that are converted at a time, where a conversion takes several times the memory of an image
 
 TURNS = {

@@ -15,12 +15,13 @@ from digits_images import noise_columns, write_training_files
 
 from srood import outlier_blocks
 from srood.block_order import BlockOrder
+from srood.commands import parse_bytes
 from srood.datasets import load_images
 from srood.errors import InputError
 from srood.outliers import OutlierSet, write_set
 from train import batches
 from train.block_sets import BlockSet, choose_blocks, describe_reading, reading_sentence
-from train.config import BlockSettings, TuneConfig, memory_bytes, read_config
+from train.config import BlockSettings, TuneConfig, read_config
 from train.id_sets import validation_split
 from train.outlier_pools import OutlierPools
 from train.plan import Plan
@@ -252,7 +253,11 @@ def test_what_cannot_be_served_is_refused_before_training(files, little, tmp_pat
     every = ({**blocks, "held_out_blocks": 21},)  # of 9, 9 and 3
     refused(r"outlier_blocks: holds out 21 of the 21 blocks of .*mini.h5", outlier_blocks=every, validation=0.5)
     refused(r"--outlier-memory: there are no outliers", outliers=())
-    assert [memory_bytes(text) for text in ("8GB", "1.5MiB", "500 kb")] == [8 * 10**9, 3 * 2**19, 500_000]
+    assert [parse_bytes(text, "--outlier-memory") for text in ("8GB", "1.5MiB", "500 kb")] == [
+        8 * 10**9,
+        3 * 2**19,
+        500_000,
+    ]
 
 
 def test_old_runs_go_on_in_memory(files, tmp_path):
@@ -277,7 +282,7 @@ def test_the_memory_that_is_asked_for_suffices(validation):
     (chosen,) = choose_blocks(config, [opened]).outlier_blocks
     assert chosen is not None and chosen.window_rows >= config.outlier_batch_size
     used = (2 * chosen.window_rows + chosen.held_out_blocks * chosen.block_rows) * 32 * 32 * 3
-    assert used <= memory_bytes(memory)
+    assert used <= parse_bytes(memory, "--outlier-memory")
 
 
 def test_a_shard_that_is_lost_ends_the_run_with_its_name(files, tmp_path, monkeypatch):

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from srood.block_order import BlockOrder
+from srood.commands import parse_bytes
 from srood.errors import InputError
 from srood.outlier_blocks import BlockReader, block_order, default_block_rows, read_blocks
 from srood.outliers import CHUNK_ROWS, OutlierSet
 from srood.shuffle_quality import shuffle_quality
 from train.batches import OUTLIER_ORDER, VALIDATION, derived_seed
-from train.config import BlockSettings, TuneConfig, memory_bytes, outlier_weight
+from train.config import BlockSettings, TuneConfig, outlier_weight
 from train.plan import shares_of
 
 WINDOW_BLOCKS = 8  # at least; fewer rows a block in small windows
@@ -109,7 +110,7 @@ def choose_blocks(config: TuneConfig, sets: Sequence[OutlierSet]) -> TuneConfig:
     Raises:
         InputError: the memory is too little for a window, or an option needs the set in memory.
     """
-    memory = memory_bytes(config.outlier_memory)
+    memory = parse_bytes(config.outlier_memory, "--outlier-memory")
     if config.outlier_blocks:
         block_sets(config, sets)  # checks them
         return config

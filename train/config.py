@@ -155,21 +155,6 @@ def outlier_weight(spec: str) -> tuple[str, float]:
     return match[1], weight
 
 
-def memory_bytes(text: str) -> int:
-    """``8GB``, ``500MB`` or ``4GiB`` to bytes.
-
-    Raises:
-        InputError: it is not written like that, or is less than a byte.
-    """
-    match = re.fullmatch(r"(\d+\.?\d*|\.\d+) ?([KMGT])(i?)B", text, flags=re.IGNORECASE)
-    count = 0
-    if match is not None:
-        count = int(float(match[1]) * (1024 if match[3] else 1000) ** ("KMGT".index(match[2].upper()) + 1))
-    if count < 1:
-        raise InputError(f"--outlier-memory {text}: write a number above zero with its unit, like 8GB, 500MB or 4GiB")
-    return count
-
-
 def reselection(text: str) -> tuple[str, float, float]:
     """``SCORE:LOW-HIGH`` to the score's name and two quantiles in [0, 1].
 

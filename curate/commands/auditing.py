@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from curate.commands.options import Json, print_json
+from curate.commands.options import Json, MaxBytes, MaxPixels, limits_of, print_json
 from srood import commands
 
 
@@ -22,6 +22,8 @@ def audit(
     seed: Annotated[int, typer.Option(help="Seed of the calibration.")] = 0,
     fail_on_match: Annotated[bool, typer.Option(help="Exit with code 1 if any pair is found.")] = False,
     workers: Annotated[int | None, typer.Option(help="Threads; by default one per processor.")] = None,
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
     as_json: Json = False,
 ) -> None:
     """List every pair of images of A and B that are the same picture, exact or near."""
@@ -29,8 +31,9 @@ def audit(
     from curate.audit_page import write_page
     from curate.tables import print_audit
 
+    limits = limits_of(max_pixels, max_bytes)
     audits.check_outputs(out, html)
-    found = audits.audit(a, against, image_size=image_size, seed=seed, workers=workers)
+    found = audits.audit(a, against, image_size=image_size, seed=seed, workers=workers, limits=limits)
     if out:
         audits.write_pairs(found, out)
     if html:

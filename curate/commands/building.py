@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curate.commands.options import Json, print_json, print_set
+from curate.commands.options import Json, MaxBytes, MaxPixels, limits_of, print_json, print_set
 from srood import commands
 from srood.errors import InputError
 
@@ -57,6 +57,8 @@ def build(
     max_upscale: Annotated[
         float | None, typer.Option(help="Drop images enlarged by more than this factor; by default none is.")
     ] = None,
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
     id_recall: Annotated[
         float | None,
         typer.Option(
@@ -103,6 +105,7 @@ def build(
     from curate.engines.engine import open_engine
     from curate.ranks import build_part
 
+    limits = limits_of(max_pixels, max_bytes)
     config = BuildConfig(
         source=tuple(source or ["tinyimages-alt"]),
         size=commands.parse_count(size),
@@ -118,6 +121,8 @@ def build(
         source_license=source_license,
         quality=quality,
         max_upscale=max_upscale,
+        max_pixels=limits.pixels,
+        max_bytes=limits.bytes,
         id_recall=id_recall,
         sample=sample,
         clusters=clusters,

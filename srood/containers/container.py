@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from srood.errors import InputError
-from srood.images import Encoded
+from srood.images import MAX_BYTES, Encoded
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
@@ -45,10 +45,11 @@ class Container(Protocol):
         """Rows, usable or not."""
         ...
 
-    def rows(self, start: int = 0) -> Iterator[Row]:
+    def rows(self, start: int = 0, max_bytes: int = MAX_BYTES) -> Iterator[Row]:
         """Rows from number `start` on; those before are skipped without being decoded.
 
-        A key is what follows the set's name: ``/dir/img.png`` for a member, ``#12`` for a numbered row.
+        A key is what follows the set's name: ``/dir/img.png`` for a member, ``#12`` for a numbered row. Of an archive's
+        members no more than `max_bytes` are decompressed; what is read as it lies, decoding counts.
         """
         ...
 

@@ -35,7 +35,7 @@ class Hdf5Images:
         """Length of the dataset."""
         return self.count
 
-    def rows(self, start: int = 0) -> Iterator[Row]:
+    def rows(self, start: int = 0, max_bytes: int = MAX_BYTES) -> Iterator[Row]:
         """Images, read by blocks of rows."""
         with open_plain(self.path, groups=True) as file:
             images = file[self.image]
@@ -76,7 +76,7 @@ class OutlierImages:
         """Rows of all shards."""
         return self.opened.num_rows
 
-    def rows(self, start: int = 0) -> Iterator[Row]:
+    def rows(self, start: int = 0, max_bytes: int = MAX_BYTES) -> Iterator[Row]:
         """Images and corpus labels, by blocks of rows."""
         step = max(1, min(1024, BLOCK_BYTES // int(np.prod(self.opened.image_shape))))
         for first in range(start, self.num_rows(), step):

@@ -26,7 +26,7 @@ class NpyImages:
         """Length of the array."""
         return self.count
 
-    def rows(self, start: int = 0) -> Iterator[Row]:
+    def rows(self, start: int = 0, max_bytes: int = MAX_BYTES) -> Iterator[Row]:
         """Images, copied out of the file one by one."""
         array = _mapped(self.path)
         for number in range(start, len(array)):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from srood import parquet
 from srood.containers.container import Row
+from srood.images import MAX_BYTES
 from srood.parquet import ParquetPart
 
 
@@ -25,7 +26,7 @@ class ParquetImages:
         """Rows of all files; of files on the Hub only the footers are read, and once."""
         return sum(part.num_rows() for part in self.parts)
 
-    def rows(self, start: int = 0) -> Iterator[Row]:
+    def rows(self, start: int = 0, max_bytes: int = MAX_BYTES) -> Iterator[Row]:
         """Encoded images; files and row groups before `start` are not read."""
         for number, (data, label) in parquet.rows(self.parts, self.columns, start, self.class_names, self.stream):
             yield Row(f"#{number}", data, label)

@@ -11,6 +11,7 @@ import numpy as np
 
 from srood.containers.container import Row, number_labels, unreadable
 from srood.errors import InputError
+from srood.images import MAX_BYTES
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class PathList:
         """Paths, whether there is such a file or not."""
         return len(self.written)
 
-    def rows(self, start: int = 0) -> Iterator[Row]:
+    def rows(self, start: int = 0, max_bytes: int = MAX_BYTES) -> Iterator[Row]:
         """Files, to be read when they are decoded; an absolute path does not show in the key."""
         folder = self.path.parent
         for number in range(start, len(self.written)):

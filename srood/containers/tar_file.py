@@ -60,7 +60,7 @@ class TarImages:
         """Images, usable or not."""
         return len(self.members)
 
-    def rows(self, start: int = 0) -> Iterator[Row]:
+    def rows(self, start: int = 0, max_bytes: int = MAX_BYTES) -> Iterator[Row]:
         """Encoded images; those before `start` are skipped by their place in the file."""
         archive, file = -1, None
         try:
@@ -74,6 +74,8 @@ class TarImages:
                 data: bytes | Unusable
                 if member.problem:
                     data = Unusable(member.problem)
+                elif member.size > max_bytes:
+                    data = Unusable("too many bytes")
                 else:
                     file.seek(member.offset)
                     data = file.read(member.size)
@@ -171,7 +173,7 @@ def _problem(member: tarfile.TarInfo) -> str | None:
         return "unsafe member name"
     if not member.isreg() or member.issparse():
         return "link or device"
-    return "too many bytes" if member.size > MAX_BYTES else None
+    return None
 
 
 def _companion_labels(samples: Sequence[dict[str, str]]) -> list[str | None]:

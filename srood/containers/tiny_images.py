@@ -14,6 +14,7 @@ import numpy as np
 
 from srood.containers.container import Row, file_fingerprint, unreadable
 from srood.errors import InputError
+from srood.images import MAX_BYTES
 
 RECORD = 3 * 32 * 32
 BLOCK = 1024  # records read at a time
@@ -31,7 +32,7 @@ class TinyImages:
         """Records."""
         return self.count
 
-    def rows(self, start: int = 0) -> Iterator[Row]:
+    def rows(self, start: int = 0, max_bytes: int = MAX_BYTES) -> Iterator[Row]:
         """(32, 32, 3) images from record `start` on, counted from 0."""
         try:
             with open(self.path, "rb") as file:

@@ -41,7 +41,7 @@ class ZipImages:
         """Image members, usable or not."""
         return len(self.members)
 
-    def rows(self, start: int = 0) -> Iterator[Row]:
+    def rows(self, start: int = 0, max_bytes: int = MAX_BYTES) -> Iterator[Row]:
         """Encoded images; a member that is damaged or not safe to read is a row that cannot be used."""
         try:
             archive = zipfile.ZipFile(self.path)
@@ -49,14 +49,14 @@ class ZipImages:
             raise unreadable(self.path, error, "zip") from error
         with archive:
             for member, label in zip(self.members[start:], self.labels[start:].tolist(), strict=True):
-                yield Row(f"/{member_name(member.filename)}", _read(archive, member), label)
+                yield Row(f"/{member_name(member.filename)}", _read(archive, member, max_bytes), label)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the archive."""
         return file_fingerprint(self.path)
 
 
-def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | Unusable:
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: int) -> bytes | Unusable:
     mode = member.external_attr >> 16
     if unsafe(member.filename):
         return Unusable("unsafe member name")
@@ -66,15 +66,15 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | Unusable
         return Unusable("encrypted")
     if member.compress_type not in READABLE:
         return Unusable("unsupported compression")
-    if member.file_size > MAX_BYTES:
+    if member.file_size > max_bytes:
         return Unusable("too many bytes")
     try:
         with archive.open(member) as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(max_bytes + 1)
             file.read(1)  # at the end the checksum is compared
     except (*DAMAGE, zlib.error):
         return Unusable("truncated or corrupt")
-    return data if len(data) <= MAX_BYTES else Unusable("too many bytes")
+    return data if len(data) <= max_bytes else Unusable("too many bytes")
 
 
 def open_zip(path: Path) -> ZipImages:
