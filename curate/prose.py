@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from curate import quality
+from curate.config import BuildConfig
 from srood.named_sets import dataset_info
 
 
@@ -217,8 +218,9 @@ def _build_command(manifest: Mapping[str, Any], name: str) -> tuple[str, list[st
     for key, value in config.items():
         if key == "quality":
             words += _quality_options(value)
-        elif key == "max_bytes":
-            words += ["--max-bytes", f"{value}B"]
+        elif key in ("max_pixels", "max_bytes"):
+            if value is not None and value != getattr(BuildConfig, key):  # defaults, in nearly every set
+                words += ["--" + key.replace("_", "-"), f"{value}B" if key == "max_bytes" else str(value)]
         elif key not in options or isinstance(value, dict):
             other.append(f"{key}={value!r}")
         else:

@@ -251,7 +251,8 @@ def decode_to_size(
     With `reduced`, large JPEGs are not decoded in full (`REDUCED`).
     """
     try:
-        return np.asarray(fit(decode(data, REDUCING_GAP * size if reduced else None, original, limits), size))
+        with pillow.as_it_comes():
+            return np.asarray(fit(decode(data, REDUCING_GAP * size if reduced else None, original, limits), size))
     except BadImage as reason:
         return str(reason)
 

@@ -323,12 +323,15 @@ def test_a_large_file_is_fingerprinted_by_samples(tmp_path, monkeypatch):
 # ---- made to harm ---------------------------------------------------------------------------------------------------
 
 
-def reasons(path):
-    loaded = datasets.load_images(str(path))
+SMALL = images.Limits(bytes=10_000)
+
+
+def reasons(path, limits=images.DEFAULT_LIMITS):
+    loaded = datasets.load_images(str(path), limits=limits)
     return len(loaded.images), loaded.skipped
 
 
-def test_zip_members_that_lead_out_or_lie_are_counted(tmp_path, pixels, monkeypatch):
+def test_zip_members_that_lead_out_or_lie_are_counted(tmp_path, pixels):
     good = encode(pixels[0])
     link = zipfile.ZipInfo("cat/link.png")
     link.external_attr = 0o120777 << 16
@@ -337,16 +340,15 @@ def test_zip_members_that_lead_out_or_lie_are_counted(tmp_path, pixels, monkeypa
     assert reasons(path) == (1, {"unsafe member name": 4, "link or device": 1})
     assert datasets.resolve(str(path)).class_names == ("cat",)
 
-    monkeypatch.setattr("srood.containers.zip_file.MAX_BYTES", 10_000)
     bomb = write_zip(
         tmp_path / "bomb.zip", [("a.png", good), ("b.png", bytes(20_000))], compression=zipfile.ZIP_DEFLATED
     )
-    assert reasons(bomb) == (1, {"too many bytes": 1})
+    assert reasons(bomb, SMALL) == (1, {"too many bytes": 1})
     lying = bytearray(bomb.read_bytes())  # the same member claims to be 100 bytes long, in both of its headers
     while (at := lying.find(struct.pack("<I", 20_000))) >= 0:
         lying[at : at + 4] = struct.pack("<I", 100)
     (tmp_path / "lying.zip").write_bytes(lying)
-    assert reasons(tmp_path / "lying.zip") == (1, {"truncated or corrupt": 1})
+    assert reasons(tmp_path / "lying.zip", SMALL) == (1, {"truncated or corrupt": 1})
 
 
 def test_damaged_and_unsupported_zip_members_are_counted(tmp_path, pixels):
@@ -367,7 +369,7 @@ def test_damaged_and_unsupported_zip_members_are_counted(tmp_path, pixels):
     assert reasons(tmp_path / "e.zip") == (1, {"encrypted": 1})
 
 
-def test_tar_members_that_lead_out_or_lie_are_counted(tmp_path, pixels, monkeypatch):
+def test_tar_members_that_lead_out_or_lie_are_counted(tmp_path, pixels):
     good = encode(pixels[0])
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as archive:
@@ -380,8 +382,7 @@ def test_tar_members_that_lead_out_or_lie_are_counted(tmp_path, pixels, monkeypa
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
     assert reasons(path) == (1, {"unsafe member name": 3, "link or device": 4})
-    monkeypatch.setattr(tar_file, "MAX_BYTES", 10_000)
-    assert reasons(write_tar(tmp_path / "b.tar", [("a.png", good), ("b.png", bytes(20_000))])) == (
+    assert reasons(write_tar(tmp_path / "b.tar", [("a.png", good), ("b.png", bytes(20_000))]), SMALL) == (
         1,
         {"too many bytes": 1},
     )
@@ -393,12 +394,41 @@ def test_names_that_are_no_utf8_are_escaped(tmp_path, pixels):
     assert row.key == "a.tar/caf\\udce9/a.png" and row.key.encode()
 
 
-def test_a_loose_file_that_is_too_large_or_no_file(tmp_path, pixels, monkeypatch):
+def test_a_loose_file_that_is_too_large_or_no_file(tmp_path, pixels):
     (tmp_path / "a.png").write_bytes(encode(pixels[0]))
     (tmp_path / "b.png").write_bytes(bytes(20_000))
     os.mkfifo(tmp_path / "c.png")
-    monkeypatch.setattr(images, "MAX_BYTES", 10_000)
-    assert reasons(tmp_path) == (1, {"too many bytes": 1, "unreadable file": 1})
+    assert reasons(tmp_path, SMALL) == (1, {"too many bytes": 1, "unreadable file": 1})
+
+
+def test_links_out_of_a_folder_are_not_followed(tmp_path, pixels):
+    root, other = tmp_path / "set", tmp_path / "set-other"
+    for name in ("set/a.png", "set-other/secret.png", "set-other/deep/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(encode(pixels[0]))
+    (root / "inside.png").symlink_to("a.png")
+    (root / "round.png").symlink_to("../set/a.png")
+    (root / "loop.png").symlink_to("loop.png")
+    (root / "gone.png").symlink_to("nowhere.png")
+    for name, target in (("out", "../set-other/secret.png"), ("out-gone", "/nowhere.png"), ("root", "/etc/passwd")):
+        (root / f"{name}.png").symlink_to(target)
+    (root / "folder").symlink_to(other)
+    (root / "folder.png").symlink_to(other)
+    assert reasons(root) == (3, {"link out of the folder": 3, "unreadable file": 2})
+    fingerprint = datasets.resolve(str(root)).fingerprint()
+    (other / "secret.png").write_bytes(bytes(3))
+    assert datasets.resolve(str(root)).fingerprint() == fingerprint
+    (tmp_path / "link").symlink_to(root)  # the folder that is given may be a link itself
+    assert reasons(tmp_path / "link") == reasons(root)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.tar"])
+def test_a_folder_whose_archive_is_a_link_out_of_it_is_refused(tmp_path, name):
+    (tmp_path / "set").mkdir()
+    (tmp_path / name).write_bytes(b"not read")
+    (tmp_path / "set" / name).symlink_to(tmp_path / name)
+    with pytest.raises(InputError, match=f"set/{name}: is a link out of the folder"):
+        datasets.resolve(str(tmp_path / "set"))
 
 
 def external_link(path):

@@ -1,8 +1,10 @@
 import io
+import os
+import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, ImageFile
 
 from srood import images
 
@@ -177,3 +179,84 @@ def test_the_aspect_is_that_of_the_whole_image(height: int, reason: str | None) 
     data = encode(Image.new("RGB", (10_400, height), "red"), "JPEG")  # an eighth of 513 is 65 pixels: 20 to 1
     for reduced in (False, True):
         assert images.decode_batch([data], 32, reduced=reduced)[1] == [reason]
+
+
+def test_what_another_library_set_in_pillow_changes_nothing(monkeypatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    whole = encode(Image.fromarray(gradient()), "JPEG")
+    assert images.decode_batch([whole[:700], whole], 32)[1] == ["truncated or corrupt", None]
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True and Image.MAX_IMAGE_PIXELS == 10
+
+
+def test_threads_leave_the_filters_of_warnings_as_they_were() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    before = list(warnings.filters)
+    batch = [encode(Image.fromarray(gradient()), "PNG")] * 2000
+    with ThreadPoolExecutor(8) as pool:
+        images.decode_batch(batch, 32, pool)
+    assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "TGA", "PDF"])
+def test_only_raster_formats_are_opened(kind: str) -> None:
+    assert images.decode_to_size(encode(Image.fromarray(gradient(64, 64)), kind), 32) == "not an image"
+
+
+def test_ghostscript_is_never_started(tmp_path, monkeypatch) -> None:
+    started = tmp_path / "started"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {started}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # it is looked for again
+    data = encode(Image.fromarray(gradient(64, 64)), "EPS")
+    assert images.decode_to_size(data, 32) == "not an image" and not started.exists()
+    with pytest.raises(OSError):  # as Pillow would by itself
+        Image.open(io.BytesIO(data)).load()
+    assert started.exists()
+
+
+def test_a_progressive_jpeg_of_endless_scans_is_not_decoded() -> None:
+    data = encode(Image.new("RGB", (6000, 6000), "red"), "JPEG", progressive=True)
+    last = data[data.rfind(b"\xff\xda") : -2]
+    assert images.decode_to_size(data[:-2] + last * 1000 + data[-2:], 32) == "too many scans"
+    small = encode(Image.new("RGB", (60, 60), "red"), "JPEG", progressive=True)
+    last = small[small.rfind(b"\xff\xda") : -2]
+    found = images.decode_to_size(small[:-2] + last * 1000 + small[-2:], 32)
+    assert np.array_equal(found, images.decode_to_size(small, 32))  # which takes no time
+
+
+def test_damaged_exif_leaves_the_image_as_it_is_stored() -> None:
+    pixels = gradient(32, 32)
+    for damaged in (b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12", b"Exif\0\0nonsense"):
+        assert np.array_equal(images.decode_to_size(encode(Image.fromarray(pixels), "PNG", exif=damaged), 32), pixels)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGBA", "LA"])
+def test_large_images_are_converted_by_bands_to_the_same_pixels(mode: str, monkeypatch) -> None:
+    rng = np.random.default_rng(3)
+    shape = {"I;16": (100, 70), "RGBA": (100, 70, 4), "LA": (100, 70, 2)}[mode]
+    values = rng.integers(0, 256, shape).astype(np.uint16 if mode == "I;16" else np.uint8)
+    data = encode(Image.fromarray(values * 255 if mode == "I;16" else values), "PNG")
+    whole = np.asarray(images.decode(data))
+    monkeypatch.setattr(images, "BAND", 70 * 7)  # 7 rows; the last band has 2
+    assert np.array_equal(np.asarray(images.decode(data)), whole)
+    if mode == "I;16":
+        assert np.array_equal(whole[:, :, 0], values * 255 // 256)
+    else:
+        alpha, colour = values[:, :, -1].astype(int), values[:, :, 0].astype(int)
+        assert np.abs(whole[:, :, 0] - (colour * alpha + 255 * (255 - alpha)) / 255).max() < 1.01
+
+
+@pytest.mark.parametrize(
+    ("data", "limits", "reason"),
+    [
+        (encode(Image.new("L", (30, 20)), "PNG"), images.Limits(pixels=600), None),
+        (encode(Image.new("L", (30, 20)), "PNG"), images.Limits(pixels=599), "too many pixels"),
+        (np.zeros((20, 30), np.uint8), images.Limits(pixels=599), "too many pixels"),
+        (np.zeros((0, 30, 3), np.uint8), images.Limits(), "empty"),
+    ],
+)
+def test_limits_are_those_that_are_given(data, limits: images.Limits, reason: str | None) -> None:
+    assert images.decode_batch([data], 16, limits=limits)[1] == [reason]
