@@ -36,6 +36,18 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF orientation
 
+REASONS = (
+    "empty",
+    "unreadable file",
+    "not an image",
+    "truncated or corrupt",
+    "too many bytes",
+    "too many pixels",
+    "too many scans",
+    "unsupported mode",
+    "extreme aspect ratio",
+)  # for which `decode_batch` gives no image, besides those of `Unusable`
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -80,6 +80,8 @@ def make_built(world: Path, out: Path) -> Path:
         source_license="CC0-1.0",
         quality="none",
         max_upscale=4.0,
+        max_pixels=10_000,
+        max_bytes=1_000_000,
         sample="clusters",
         clusters=5,
         id_recall=0.3,

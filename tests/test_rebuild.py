@@ -92,6 +92,15 @@ def test_sets_made_before_the_manifest_named_the_id_images(plain_set, recorded_w
     assert "ID set test.parquet: its rows are not those that were read" in refusal(index, look_in=[recorded_world])
 
 
+def test_sets_made_before_the_manifest_named_the_limits_of_decoding(plain_set, recorded_world, tmp_path):
+    document = read_manifest(plain_set)
+    assert (document["config"].pop("max_pixels"), document["config"].pop("max_bytes")) == (89_478_485, 64 << 20)
+    index = write_document(tmp_path / "old/mini.h5", document)
+    result = rebuild(str(index), tmp_path / "again/mini.h5", look_in=[recorded_world])
+    assert result.agreement.bytes_agree
+    assert result.agreement.manifest == ("config",)
+
+
 def test_a_model_of_timm_is_named_by_the_manifest(recorded_world, tmp_path, monkeypatch):
     timm = pytest.importorskip("timm")
     original = timm.create_model

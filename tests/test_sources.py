@@ -1,6 +1,7 @@
 """The corpus: several sets as one, rows left out by number, licences, and reading from the Hub."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,40 @@ def settings(folder, out, **changes):
     values = {"source": (str(folder / "tiny_images.bin"),), "id": str(folder / "id"), "size": 99, "out": out}
     small = {"batch_rows": 16, "workers": 1, "calibration_images": 30, "protect": ("none",)}
     return BuildConfig(**{**values, **small, **changes})
+
+
+# ---- limits of decoding ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "parquet"])
+def test_limits_hold_for_every_source_and_are_recorded(folder, tmp_path, kind):
+    corpus = [encode(picture) for picture in pictures(6, seed=3)]
+    corpus += [encode(np.zeros((41, 41, 3), np.uint8)), encode(pictures(1, seed=4)[0]) + bytes(9000)]
+    place = tmp_path / "set"
+    place.mkdir()
+    for number, data in enumerate(corpus):
+        (place / f"{number}.png").write_bytes(data)
+    if kind == "parquet":
+        place = write_parquet(tmp_path / "set.parquet", corpus, [0] * len(corpus))
+    elif kind != "folder":
+        place = Path(shutil.make_archive(str(tmp_path / "set"), kind, tmp_path / "set"))
+    config = settings(folder, tmp_path / "a.h5", source=(str(place),), max_pixels=1600, max_bytes=9000)
+    manifest = build(config).manifest
+    assert manifest["stages"][0]["dropped"] == {"too many bytes": 1, "too many pixels": 1}
+    assert (manifest["config"]["max_pixels"], manifest["config"]["max_bytes"]) == (1600, 9000)
+    assert build(settings(folder, tmp_path / "b.h5", source=(str(place),))).manifest["stages"][0]["dropped"] == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_pixels": 178_956_971}, "--max-pixels 178956971: must lie between 1 and 178,956,970"),
+        ({"max_bytes": 0}, "--max-bytes 0: must lie between 1 and 2,147,483,648"),
+    ],
+)
+def test_limits_that_cannot_be_used_are_refused(folder, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        build(settings(folder, tmp_path / "a.h5", **changes))
 
 
 # ---- rows left out --------------------------------------------------------------------------------------------------
