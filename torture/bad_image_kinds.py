@@ -56,7 +56,7 @@ def kinds(seed: int, flips: int, quick: bool) -> Iterator[Kind]:
     yield from flipped(seed, flips)
     yield from no_images()
     yield from odd_sizes(quick)
-    yield from claims()
+    yield from claims(quick)
     yield from good(picture(SIDE, SIDE))
     yield from many_parts(quick)
 
@@ -112,7 +112,7 @@ def odd_sizes(quick: bool) -> Iterator[Kind]:
         red = np.full((SIDE, SIDE, 3), (254, 0, 0), np.uint8)
         one = encoded(Image.new("RGB", (1, 1), (254, 0, 0)), side)
         yield Kind("1 x 1 pixel", f"one{extension}", one, (IMAGE,), red, 1)
-    large = 3_000 if quick else 9_400  # 9,400 squared is just below the limit
+    large = 1_000 if quick else 9_400  # 9,400 squared is just below the limit
     plain = {"L": 200, "RGBA": (0, 0, 0, 0), "I;16": 0x7FFF, "1": 1, "CMYK": (255, 0, 0, 0)}
     for mode, colour in plain.items():
         image, shown = Image.new(mode, (large, large), colour), _shown(mode)
@@ -128,7 +128,7 @@ def _shown(mode: str) -> np.ndarray:
     return np.full((SIDE, SIDE, 3), rgb, np.uint8)
 
 
-def claims() -> Iterator[Kind]:
+def claims(quick: bool) -> Iterator[Kind]:
     """Headers that claim sizes far beyond the data, and files that keep their word."""
     side = 50_000
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
@@ -149,11 +149,12 @@ def claims() -> Iterator[Kind]:
     for name, data in files.items():
         yield Kind(f"{name} that claims 50,000 x 50,000 pixels or more", f"claim.{name.lower()}", data, refused)
     yield Kind("WebP that claims 16,384 x 16,384 pixels", "claim.webp", webp, (*refused, CORRUPT))
-    for name in ("PNG", "TIFF", "WebP"):
-        options = {"compression": "tiff_adobe_deflate"} if name == "TIFF" else {}
-        data = encoded(Image.new("L" if name == "WebP" else "1", (12_000, 9_000)), name, **options)
+    large = Image.new("1", (12_000, 9_000))
+    coded: dict[str, dict[str, object]] = {"PNG": {}, "TIFF": {"compression": "group4"}}
+    for name, options in (coded if quick else {**coded, "GIF": {}, "WebP": {"method": 0}}).items():
+        data = encoded(large, name, **options)
         yield Kind("few bytes of 108 million pixels", f"bomb{image_files.EXTENSIONS[name]}", data, refused)
-    scans = encoded(Image.new("RGB", (6_000, 6_000), "red"), "JPEG", progressive=True)
+    scans = encoded(Image.new("RGB", (3_000, 3_000), "red"), "JPEG", progressive=True)
     last = scans[scans.rfind(b"\xff\xda") : -2]
     yield Kind("JPEG of 10,000 scans", "scans.jpg", scans[:-2] + 10_000 * last + scans[-2:], ("too many scans",))
 
@@ -189,7 +190,7 @@ def good(pixels: np.ndarray) -> Iterator[Kind]:
     shown = np.repeat(grey[:, :, None], 3, axis=2)
     sixteen = encoded(Image.fromarray(grey.astype(np.uint16) * 256 + 99), "PNG")
     yield Kind("16-bit grey", "grey16.png", sixteen, (IMAGE,), shown)
-    rows = b"".join(b"\0" + (row.astype(">u2") * 256 + 99).tobytes() for row in pixels)
+    rows = b"".join(b"\0" + (row.astype(np.uint16) * 256 + 99).astype(">u2").tobytes() for row in pixels)
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, 16, 2, 0, 0, 0))
     end = png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
     yield Kind("16-bit colour", "colour16.png", b"\x89PNG\r\n\x1a\n" + header + end, (IMAGE,), pixels)
