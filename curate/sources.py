@@ -131,7 +131,10 @@ def one_after_another(
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Consecutive rows of one set, not decoded yet; `number` counts batches over the whole corpus."""
+    """Consecutive rows of one set, not decoded yet: a batch or, where its images are large, a part of one.
+
+    `number` counts batches over the whole corpus, `start` is the first row in its set.
+    """
 
     number: int
     source: int
@@ -147,13 +150,14 @@ def raw_batches(
     number: int = 0,
     max_bytes: int = MAX_BYTES,
 ) -> Iterator[RawBatch]:
-    """Batches of a fixed number of rows, never across two sets, from row `start` of set `source` on.
+    """Batches of a fixed number of rows, never across two sets, from row `start` of set `source` on, in parts.
 
     Rows that are to be left out stand in them without their data. A label that has no name is no label where other
     sets' labels have names: the numbers would be taken for theirs. Of archives' members at most `max_bytes` are read.
     """
     left_out = corpus.excluded_rows
     for index in range(source, len(corpus.sources)):
+        first = start
         known = len(corpus.sources[index].class_names) if corpus.class_names else None
         for rows in datasets.batched(corpus.sources[index].rows(start, max_bytes), batch_rows):
             if left_out and left_out.source == index:
@@ -162,8 +166,9 @@ def raw_batches(
             if known is not None:
                 rows = [row if row.label < known else replace(row, label=-1) for row in rows]
             yield RawBatch(number, index, start, rows)
-            number += 1
             start += len(rows)
+            number += (start - first) % batch_rows == 0
+        number += (start - first) % batch_rows != 0
         start = 0
 
 

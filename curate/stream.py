@@ -7,9 +7,10 @@ corpus: whether a row repeats the pixels of an earlier batch decides which later
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from dataclasses import replace
+from itertools import groupby, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,17 +111,30 @@ def measured_batches(
     with ThreadPoolExecutor(config.workers or os.cpu_count() or 1) as pool:
 
         def described() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-            raw_batches = sources.raw_batches(
-                inputs.corpus, config.batch_rows, source, start, number, config.limits.bytes
-            )
-            for raw in islice(raw_batches, count):
-                originals = np.zeros((len(raw.rows), 2), np.int64)  # width and height before resizing
-                encoded = [row.data for row in raw.rows]
-                decoded = images.decode_batch(encoded, config.image_size, pool, originals, True, config.limits)
-                yield raw.number, describe_batch(config, inputs, raw, *decoded, originals)
+            parts = sources.raw_batches(inputs.corpus, config.batch_rows, source, start, number, config.limits.bytes)
+            for place, of_batch in islice(groupby(parts, key=lambda part: part.number), count):
+                yield place, describe_batch(config, inputs, *_decoded(of_batch, config, pool))
 
         for place, batch in sources.prefetch(described()):
             yield place, compare_batch(batch, inputs, reference)
+
+
+def _decoded(
+    parts: Iterable[sources.RawBatch], config: BuildConfig, pool: ThreadPoolExecutor
+) -> tuple[sources.RawBatch, np.ndarray, list[str | None], np.ndarray]:
+    """A batch without its encoded images, which are freed part by part; and what `describe_batch` takes with it."""
+    whole: sources.RawBatch | None = None
+    pixels, reasons, originals = [], list[str | None](), []
+    for part in parts:
+        originals.append(np.zeros((len(part.rows), 2), np.int64))  # width and height before resizing
+        encoded = [row.data for row in part.rows]
+        found = images.decode_batch(encoded, config.image_size, pool, originals[-1], True, config.limits)
+        pixels.append(found[0])
+        reasons += found[1]
+        rows = [replace(row, data=b"") for row in part.rows]
+        whole = replace(part, rows=rows) if whole is None else replace(whole, rows=whole.rows + rows)
+    assert whole is not None, "a batch has at least one part"
+    return whole, np.concatenate(pixels), reasons, np.concatenate(originals)
 
 
 def _stored(measured: MeasuredBatches, number: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:

@@ -24,6 +24,8 @@ from srood.containers import Container, Row, open_container, parquet_file
 from srood.errors import InputError
 from srood.named_sets import DatasetInfo, dataset_info
 
+HELD = 256 << 20  # bytes of images that are held before they are decoded
+
 
 @dataclass(frozen=True)
 class ImageSource:
@@ -266,14 +268,21 @@ def content_fingerprint(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def batched(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    """Lists of `size` consecutive rows; the last may be shorter."""
-    batch = []
+def batched(rows: Iterator[Row], size: int, held: int = HELD) -> Iterator[list[Row]]:
+    """Lists of consecutive rows, one of which ends at every `size` rows, and at the last.
+
+    One ends before that where its images have `held` bytes: a thousand members of an archive, decompressed, may be more
+    than the memory.
+    """
+    batch: list[Row] = []
+    read, place = 0, 0
     for row in rows:
         batch.append(row)
-        if len(batch) == size:
+        place += 1
+        read += len(row.data) if isinstance(row.data, bytes) else getattr(row.data, "nbytes", 0)
+        if place == size or read >= held:
             yield batch
-            batch = []
+            batch, read, place = [], 0, place % size
     if batch:
         yield batch
 

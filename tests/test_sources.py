@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,24 @@ def test_limits_hold_for_every_source_and_are_recorded(folder, tmp_path, kind):
     assert manifest["stages"][0]["dropped"] == {"too many bytes": 1, "too many pixels": 1}
     assert (manifest["config"]["max_pixels"], manifest["config"]["max_bytes"]) == (1600, 9000)
     assert build(settings(folder, tmp_path / "b.h5", source=(str(place),))).manifest["stages"][0]["dropped"] == {}
+
+
+def test_batches_of_large_images_are_read_in_parts_to_the_same_bytes(folder, tmp_path, monkeypatch):
+    """Encoded images of a batch are never held all together, and the batches are the same."""
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for number, picture in enumerate(pictures(40, seed=2)):
+            file.writestr(f"{number:02d}.png", encode(picture))
+    sets = []
+    for name, held in (("whole", 1 << 30), ("parts", 7000)):  # an image has about 3,000 bytes
+        monkeypatch.setattr(sources.datasets.batched, "__defaults__", (held,))
+        corpus = open_corpus([str(archive)], 10)
+        parts = [(part.number, part.start, len(part.rows)) for part in raw_batches(corpus, 16)]
+        assert (len(parts) == 3) == (name == "whole") and sum(rows for _, _, rows in parts) == 40
+        assert [next(start for number, start, _ in parts if number == batch) for batch in range(3)] == [0, 16, 32]
+        out = build(settings(folder, tmp_path / name / "a.h5", source=(str(archive),))).out
+        sets.append({path.name: path.read_bytes() for path in out.parent.iterdir()})
+    assert sets[0] == sets[1] and len(sets[0]) > 1
 
 
 @pytest.mark.parametrize(
