@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = {"curate": "curate.cli", "srood": "train.cli"}
+MODULES = {"curate": "curate.__main__", "srood": "train.__main__"}
 
 
 @dataclass(frozen=True)
