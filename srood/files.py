@@ -45,9 +45,8 @@ def writing(place: Path, option: str = "", advice: str = "free space, or name an
         if not reason:
             raise
         named = getattr(error, "filename", None)
-        if isinstance(named, (str, bytes)) and not _is_below(
-            os.fsdecode(named), place if place.is_dir() else place.parent
-        ):
+        folder = place if place.is_dir() else place.parent
+        if isinstance(named, (str, bytes)) and not _is_below(os.fsdecode(named), folder):
             raise InputError(explained(error)) from error
         raise InputError(f"{option}{place}: cannot be written ({reason}); {advice}") from error
 

@@ -26,7 +26,8 @@ _OFFSET = 1 << 30  # of the byte that is locked on Windows, where locked bytes c
 def locked(place: Path, option: str = "", within: bool = False) -> Iterator[None]:
     """Hold the lock of an output, with a file beside it or, of a folder that is there, `within` it.
 
-    Its folder is made where it is missing, and the lock's file is removed afterwards. Where a file system has no locks, a line on standard error says so.
+    Its folder is made where it is missing, and the file is removed afterwards. Where a file system has no locks, a
+    line on standard error says so.
 
     Raises:
         InputError: another process holds it, or no file can be made there; `option` is what the message begins with.

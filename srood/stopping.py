@@ -61,9 +61,7 @@ def raised() -> Iterator[None]:
             hook(unraisable)
             return
         first = 0.0  # it came while Python could not raise, as in a destructor
-        again = threading.Timer(
-            AGAIN, signal.pthread_kill, (threading.main_thread().ident, unraisable.exc_value.number)
-        )
+        again = threading.Timer(AGAIN, signal.raise_signal, (unraisable.exc_value.number,))
         again.daemon = True
         again.start()
 

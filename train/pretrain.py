@@ -34,8 +34,8 @@ def pretrain(config: PretrainConfig, out: Path | None = None, id_images: Images 
         the run folder.
 
     Raises:
-        InputError: something in `config` or `out` cannot be used, another process trains there, the disk is full, or the
-            loss stopped being finite.
+        InputError: something in `config` or `out` cannot be used, another process trains there, the disk is full, or
+            the loss stopped being finite.
         Stopped: the run was told to stop; its state is saved.
     """
     # everything that can be wrong is found before the run folder is made
