@@ -13,6 +13,7 @@ import numpy as np
 from srood.errors import InputError
 
 GO_ON = "free space; the same command then goes on from here"
+PUT_BACK = "put it back; the same command then goes on from here"
 
 
 class Workspace:

@@ -19,6 +19,7 @@ RESAMPLING = "bilinear, antialiased (Pillow), short side to the image size, then
 REDUCING_GAP = 2  # a JPEG is never decoded below this many times the size; the default of Pillow's `Image.thumbnail`
 REDUCED = f"JPEGs decoded at 1/2, 1/4 or 1/8 where that leaves {REDUCING_GAP} times the image size; {RESAMPLING}"
 
+UNREADABLE = "unreadable file"  # the reason where a file cannot be read, rather than understood
 MAX_BYTES = 64 << 20  # of one encoded image, or of one member of an archive once it is decompressed
 
 
@@ -106,12 +107,12 @@ def _read_file(path: Path) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe would block, a device never end
-            raise BadImage("unreadable file")
+            raise BadImage(UNREADABLE)
         if found.st_size > MAX_BYTES:
             raise BadImage("too many bytes")
         return path.read_bytes()
     except (OSError, ValueError) as error:
-        raise BadImage("unreadable file") from error
+        raise BadImage(UNREADABLE) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from torture import kills
 from torture.trial import Area
 
-AREAS: dict[str, Area] = {}
+AREAS: dict[str, Area] = {
+    "killed": kills.killed,
+}
