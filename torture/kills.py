@@ -46,12 +46,12 @@ def _trial(effort: Effort, work: Work, whole: Undisturbed, number: int) -> list[
             with work.case(folder) as case:
                 fault = f"`{work.name}` killed{', and killed again as it goes on' if twice else ''}"
                 process = case.start()
-                within = strike_at(process, case.folder, whole, dice)
+                within = strike_at(case, process, whole, dice)
                 processes.kill(process)
                 processes.finish(process)
                 if within and twice:
                     process = case.start(case.again())
-                    strike_at(process, case.folder, whole, dice)
+                    strike_at(case, process, whole, dice)
                     processes.kill(process)
                     processes.finish(process)
                 made.append(_finished(fault, case, whole, within, f"{work.name}, trial {number}, draw {attempt}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import Popen
 
 import numpy as np
 
@@ -29,21 +31,26 @@ class Case:
 
     Attributes:
         words: the command, as `processes.command` takes it
-        folder: what it writes into; its parent is there
+        place: what it writes into; its parent is there
         again: the command that goes on after an interruption
         result: what is there at the end; the same after every trial
         env: what its environment has besides
     """
 
     words: Sequence[object]
-    folder: Path
+    place: Path
     again: Callable[[], Sequence[object]]
     result: Callable[[], Result]
     env: Mapping[str, str] = field(default_factory=dict)
+    at_first: int = 0  # files that are in the place before it starts
 
-    def start(self, words: Sequence[object] | None = None, before: str = ""):
+    def began(self) -> bool:
+        """Whether something was written."""
+        return self.place.is_dir() and len(list(self.place.iterdir())) > self.at_first
+
+    def start(self, words: Sequence[object] | None = None, before: str = "") -> Popen:
         """The command, or another, in a process."""
-        return processes.start(processes.command(*(words or self.words), before=before), self.folder.parent, self.env)
+        return processes.start(processes.command(*(words or self.words), before=before), self.place.parent, self.env)
 
     def go_on(self) -> Ended:
         """The command that goes on, to its end."""
@@ -78,7 +85,7 @@ def undisturbed(work: Work, folder: Path) -> Undisturbed:
     """Run a command to its end."""
     with work.case(folder) as case:
         process, started = case.start(), time.monotonic()
-        until_written(process, case.folder)
+        until_begun(case, process)
         quiet = time.monotonic() - started
         ended = processes.finish(process)
         if ended.code:
@@ -86,18 +93,18 @@ def undisturbed(work: Work, folder: Path) -> Undisturbed:
         return Undisturbed(case.result(), time.monotonic() - started, quiet)
 
 
-def until_written(process, folder: Path) -> None:
+def until_begun(case: Case, process: Popen) -> None:
     """Wait until a process has written something, or ended."""
-    while process.poll() is None and not (folder.is_dir() and any(folder.iterdir())):
+    while process.poll() is None and not case.began():
         time.sleep(0.005)
 
 
-def strike_at(process, folder: Path, whole: Undisturbed, dice: random.Random) -> bool:
+def strike_at(case: Case, process: Popen, whole: Undisturbed, dice: random.Random) -> bool:
     """Wait for a random point of a run: half of them after it began to write. False where it was over before."""
     if dice.random() < 0.5:
         wait = dice.uniform(0, whole.seconds)
     else:
-        until_written(process, folder)
+        until_begun(case, process)
         wait = dice.uniform(0, max(0.05, whole.seconds - whole.quiet))
     deadline = time.monotonic() + wait
     while process.poll() is None and time.monotonic() < deadline:
@@ -253,15 +260,17 @@ def _of_sets(inputs: Path) -> list[Work]:
         source = published(inputs)
         with HubServer() as server:
             server.writers[TOKEN] = ["owner"]
+            shutil.copytree(source.parent, folder / "set")
+            place, there = folder / "set", len(list(source.parent.iterdir()))
             env = _hub_env(server.endpoint, folder / "hf")
 
             def result() -> Result:
                 repo = server.repos.get("owner/things")
-                there = {} if repo is None else repo.files(repo.refs["main"])
-                return {**{name: path.read_bytes() for name, path in there.items()}, "left": _left(source.parent)}
+                uploaded = {} if repo is None else repo.files(repo.refs["main"])
+                return {**{name: path.read_bytes() for name, path in uploaded.items()}, **files(place)}
 
-            words = ("curate", "publish", source, "owner/things")
-            yield Case(words, folder / "hf", lambda: words, result, env)
+            words = ("curate", "publish", place / source.name, "owner/things")
+            yield Case(words, place, lambda: words, result, env, there)
 
     def pull(folder: Path) -> Iterator[Case]:
         from hub_server import HubServer
@@ -280,10 +289,6 @@ def _of_sets(inputs: Path) -> list[Work]:
         simple("export", lambda root, out: [root / "a/mini.h5", "--format", "parquet", "--out", out]),
         simple("rebuild", lambda root, out: [root / "b/mini.h5", "--out", out / "mini.h5", "--look-in", root]),
     ]
-
-
-def _left(folder: Path) -> bytes:
-    return "\n".join(sorted(path.name for path in folder.iterdir() if "publish" not in path.name)).encode()
 
 
 def _repository(inputs: Path) -> Path:
