@@ -61,7 +61,7 @@ def raised() -> Iterator[None]:
             hook(unraisable)
             return
         first = 0.0  # it came while Python could not raise, as in a destructor
-        again = threading.Timer(AGAIN, signal.raise_signal, (unraisable.exc_value.number,))
+        again = threading.Timer(AGAIN, _to_main_thread, (unraisable.exc_value.number,))
         again.daemon = True
         again.start()
 
@@ -72,6 +72,13 @@ def raised() -> Iterator[None]:
             yield
         finally:
             sys.unraisablehook = hook
+
+
+def _to_main_thread(number: int) -> None:
+    if sys.platform == "win32":
+        signal.raise_signal(number)
+    else:  # it may wait in a system call, which only a signal of its own ends
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 @contextmanager
