@@ -24,9 +24,11 @@ from curate.record import Tally, measured_contamination, versions
 from curate.reference import Reference, prepare_reference
 from curate.stream import MeasuredBatches, stream_corpus
 from curate.survivors import Survivors
-from curate.workspace import Workspace
+from curate.workspace import GO_ON, Workspace
 from srood import images, outliers
 from srood.errors import InputError
+from srood.files import writing
+from srood.locks import locked
 from srood.progress import progress_bar
 
 
@@ -44,18 +46,28 @@ def build(
 
     Raises:
         InputError: an input cannot be found or used, the output exists with other content, or (`strict_size`) the
-            corpus gives fewer rows than asked for.
+            corpus gives fewer rows than asked for; another process builds there; the disk is full, or an input is gone.
     """
-    console = console or Console(stderr=True)
     check(config)
     inputs = inputs or resolve_inputs(config)
-    already = None if config.dry_run else existing(config.out, inputs.recipe, config.overwrite)
-    if already is not None:
-        return BuildResult(config.out, already, True, (f"{config.out} already holds this set, verified",))
-    engine = engine or LocalEngine()
-    inputs = engine.prepare(config, inputs)
-    work = Workspace(config.out, inputs.recipe)
+    with locked(config.out, "--out "), writing(config.out, "--out ", GO_ON):
+        already = None if config.dry_run else existing(config.out, inputs.recipe, config.overwrite)
+        if already is not None:
+            return BuildResult(config.out, already, True, (f"{config.out} already holds this set, verified",))
+        engine = engine or LocalEngine()
+        inputs = engine.prepare(config, inputs)
+        work = Workspace(config.out, inputs.recipe)
+        return _build(config, console or Console(stderr=True), inputs, measured, engine, work)
 
+
+def _build(
+    config: BuildConfig,
+    console: Console,
+    inputs: Inputs,
+    measured: MeasuredBatches | None,
+    engine: Engine,
+    work: Workspace,
+) -> BuildResult:
     notes = []
     if work.resumed:
         notes.append("went on with the parts of an interrupted build")

@@ -30,9 +30,10 @@ from curate.record import versions
 from curate.reference import Reference, prepare_reference
 from curate.sources import batch_counts, batch_place
 from curate.stream import measured_batches
-from curate.workspace import Workspace, read_arrays
+from curate.workspace import GO_ON, Workspace, read_arrays
 from srood.errors import InputError
-from srood.files import sync_folder
+from srood.files import sync_folder, writing
+from srood.locks import locked
 from srood.progress import progress_bar
 
 NOT_KEPT = ("out", "overwrite", "dry_run", "workers")  # options that belong to a run, not to the set
@@ -71,7 +72,8 @@ def build_part(config: BuildConfig, rank: int, ranks: int, console: Console | No
     """Measure the share of rank `rank` of `ranks`, counted from 0, and leave it in `part_folder`.
 
     Raises:
-        InputError: no such rank, a dry run, an input cannot be found or used, or there is another part in the place.
+        InputError: no such rank, a dry run, an input cannot be found or used, there is another part in the place or
+            another process at work on it, the disk is full, or an input is gone.
     """
     if ranks < 1 or not 0 <= rank < ranks:
         raise InputError(f"--rank {rank}: ranks of --world-size {ranks} run from 0 to {ranks - 1}")
@@ -81,6 +83,13 @@ def build_part(config: BuildConfig, rank: int, ranks: int, console: Console | No
     inputs = resolve_inputs(config)
     mine = share(sum(batch_counts(inputs.corpus, config.batch_rows)), rank, ranks)
     folder = part_folder(config.out, rank, ranks)
+    with locked(folder), writing(folder, advice=GO_ON):
+        return _build_part(config, rank, ranks, console or Console(stderr=True), inputs, mine, folder)
+
+
+def _build_part(
+    config: BuildConfig, rank: int, ranks: int, console: Console, inputs: Inputs, mine: range, folder: Path
+) -> PartResult:
     if _same_part(folder, inputs.recipe, rank, ranks):
         _verify(folder, mine, rank)
         return PartResult(folder, mine, _rows(inputs, mine, config), (f"{folder} already holds this part, verified",))
@@ -89,7 +98,6 @@ def build_part(config: BuildConfig, rank: int, ranks: int, console: Console | No
     work = Workspace(folder, inputs.recipe)
     notes = ("went on with the batches of an interrupted rank",) if work.resumed else ()
 
-    console = console or Console(stderr=True)
     reference = prepare_reference(config, inputs, work, console)
     done = _done(work, mine)
     with progress_bar("images", console) as progress:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,8 +27,9 @@ from curate.inputs import ExcludedLabels, Inputs
 from curate.record import Tally
 from curate.reference import Reference
 from curate.survivors import Survivors
-from curate.workspace import Workspace
+from curate.workspace import PUT_BACK, Workspace
 from srood import images, outliers
+from srood.containers.path_list import PathList
 from srood.errors import InputError
 from srood.progress import progress_bar
 
@@ -158,6 +160,7 @@ def describe_batch(
     that neither do the last bits of what comes out. `originals` (N, 2) are width and height of the images before they
     were brought to size.
     """
+    _check_still_there(inputs, raw, reasons)
     offset = inputs.corpus.label_offsets[raw.source]
     label = np.array([row.label + offset if row.label >= 0 else -1 for row in raw.rows], np.int64)
     rows = np.flatnonzero([reason is None for reason in reasons])
@@ -186,6 +189,16 @@ def describe_batch(
         "descriptor": copy_descriptor(pixels[rows]),
         "next": np.array([raw.source, raw.start + len(raw.rows), len(raw.rows)]),
     }
+
+
+def _check_still_there(inputs: Inputs, raw: sources.RawBatch, reasons: Sequence[str | None]) -> None:
+    """See that files which cannot be read are bad, and not gone with their disk: that is no property of a corpus."""
+    container = inputs.corpus.sources[raw.source].container
+    for row, reason in zip(raw.rows, reasons, strict=True):
+        if reason == images.UNREADABLE and isinstance(row.data, Path):
+            listed = container.path if isinstance(container, PathList) else row.data  # a list may name anything
+            if not os.path.lexists(listed):
+                raise InputError(f"{listed}: is gone since the build began; {PUT_BACK}")
 
 
 def compare_batch(described: dict[str, np.ndarray], inputs: Inputs, reference: Reference) -> dict[str, np.ndarray]:

@@ -10,17 +10,27 @@ from typing import Any
 
 import numpy as np
 
+from srood.errors import InputError
+
+GO_ON = "free space; the same command then goes on from here"
+PUT_BACK = "put it back; the same command then goes on from here"
+
 
 class Workspace:
     """Files named after what they hold, each written under another name and renamed: what exists is complete."""
 
     def __init__(self, out: Path, recipe: str) -> None:
-        """Open the workspace of one output. Parts of another recipe (a hash of inputs and options) are removed."""
+        """Open the workspace of one output. Parts of another recipe (a hash of inputs and options) are removed.
+
+        Raises:
+            InputError: something that is no workspace is in its place.
+        """
         self.folder = out.with_name(out.name + ".work")
         self.recipe = recipe
         marker = self.folder / "recipe.json"
         self.resumed = False
-        if self.folder.exists():
+        if os.path.lexists(self.folder):
+            self._check_ours(marker)
             try:
                 self.resumed = json.loads(marker.read_text())["recipe"] == self.recipe
             except (OSError, ValueError, KeyError):
@@ -57,10 +67,25 @@ class Workspace:
         """Remove the folder: the build is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _check_ours(self, marker: Path) -> None:
+        """See that the folder is a workspace, or empty, as one is that was killed as it was made."""
+        if self.folder.is_dir() and not self.folder.is_symlink():
+            names = {path.name for path in self.folder.iterdir()}
+            if marker.name in names or names <= {_unfinished(marker).name}:
+                return
+        raise InputError(
+            f"{self.folder}: is where a build keeps its parts, and holds something else; move it away, or name another "
+            "--out"
+        )
+
     def _replace(self, name: str, save: Any) -> None:
-        unfinished = self.folder / f"{name}.unfinished"
+        unfinished = _unfinished(self.folder / name)
         save(unfinished)
         os.replace(unfinished, self.folder / name)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.name}.unfinished")
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

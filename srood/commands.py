@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from srood import stopping
 from srood.errors import InputError
+from srood.files import explained
 
 CHECK_FAILED, BAD_INPUT = 1, 2
 
@@ -48,10 +51,36 @@ def parse_bytes(text: str, option: str) -> int:
     return count
 
 
-def run(app: Callable[[], Any]) -> None:
-    """Run a command-line application; print an `InputError` as one line and exit with code 2."""
+def run(app: Callable[[], Any], ends_process: bool = False) -> None:
+    """Run a command-line application to its exit code; what a person is to know is one line on standard error.
+
+    Bad input, and a disk or file that fails, exit with code 2. Ctrl-C exits with 130, SIGTERM with 143, or with 0 where
+    what was done is kept.
+
+    Args:
+        app: raises SystemExit or ends; an `InputError`, an OSError or a signal becomes the line
+        ends_process: nothing comes after it: a signal then ends the process without a word
+    """
     try:
-        app()
+        with stopping.raised():
+            try:
+                app()
+            finally:
+                sys.stdout.flush()  # where it goes to a disk that is full, this is when it is known
     except InputError as error:
-        print(f"error: {without_password(str(error))}", file=sys.stderr)
-        raise SystemExit(BAD_INPUT) from None
+        _end(f"error: {without_password(str(error))}", BAD_INPUT)
+    except OSError as error:
+        if error.errno is None:
+            raise  # of a library, about something else
+        _end(f"error: {explained(error, 'standard output')}", BAD_INPUT)
+    except stopping.Told as told:
+        _end(str(told), told.exit_code)
+    finally:
+        if ends_process:
+            for number in stopping.SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _end(line: str, code: int) -> None:
+    print(line, file=sys.stderr, flush=True)
+    raise SystemExit(code) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -22,8 +23,51 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         with open(beside, "rb+") as written:
             os.fsync(written.fileno())
         os.replace(beside, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write that fails names no file
+        raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(place: Path, option: str = "", advice: str = "free space, or name another") -> Iterator[None]:
+    """Let what a disk or a file raises in here be an error of the output that is made, or of the file that it names.
+
+    Raises:
+        InputError: the disk is full, a file cannot be read or written any more; `option` is what the message begins
+            with where the output is at fault, and `advice` how it ends.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = _reason(error)
+        if not reason:
+            raise
+        named = getattr(error, "filename", None)
+        folder = place if place.is_dir() else place.parent
+        if isinstance(named, (str, bytes)) and not _is_below(os.fsdecode(named), folder):
+            raise InputError(explained(error)) from error
+        raise InputError(f"{option}{place}: cannot be written ({reason}); {advice}") from error
+
+
+def explained(error: Exception, place: str = "a file") -> str:
+    """One line on a file that cannot be read or written; `place` stands where the error names none."""
+    named = getattr(error, "filename", None)
+    what = os.fsdecode(named) if isinstance(named, (str, bytes)) else place
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "free space" if full else "see that it is there and may be read and written"
+    return f"{what}: {_reason(error) or type(error).__name__}; {advice}, then run the same command again"
+
+
+def _reason(error: Exception) -> str | None:
+    # HDF5 has the reason in a text of its own, and raises a RuntimeError where the file cannot be closed
+    of_hdf5 = re.search(r"error message = '([^']*)'", str(error))
+    return of_hdf5[1] if of_hdf5 else getattr(error, "strerror", None)
+
+
+def _is_below(path: str, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 @contextmanager

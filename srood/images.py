@@ -36,9 +36,10 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF orientation
 
+UNREADABLE = "unreadable file"  # the reason where a file cannot be read, rather than understood
 REASONS = (
     "empty",
-    "unreadable file",
+    UNREADABLE,
     "not an image",
     "truncated or corrupt",
     "too many bytes",
@@ -180,7 +181,7 @@ def _read_file(path: Path, limits: Limits) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe would block, a device never end
-            raise BadImage("unreadable file")
+            raise BadImage(UNREADABLE)
         if found.st_size > limits.bytes:
             raise BadImage("too many bytes")
         with open(path, "rb", opener=without_waiting) as file:
@@ -188,7 +189,7 @@ def _read_file(path: Path, limits: Limits) -> bytes:
                 raise BadImage("unreadable file")
             return file.read(limits.bytes + 1)
     except (OSError, ValueError) as error:
-        raise BadImage("unreadable file") from error
+        raise BadImage(UNREADABLE) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from torture import bad_images, determinism, fuzz_images, load, secrets
+from torture import bad_images, determinism, disks, fuzz_images, kills, load, races, secrets, signals
 from torture.trial import Area
 
 AREAS: dict[str, Area] = {
+    "killed": kills.killed,
+    "told to stop": signals.told_to_stop,
+    "disks and clocks": disks.disks_and_clocks,
+    "two at once": races.races,
     "bad images": bad_images.trials,
     "mutated images": fuzz_images.trials,
     "load": load.trials,

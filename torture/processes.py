@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = {"curate": "curate.cli", "srood": "train.cli"}
+MODULES = {"curate": "curate.__main__", "srood": "train.__main__"}
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Ended:
         return "Traceback (most recent call last)" in self.err
 
 
-def command(*words: object) -> list[str]:
-    """`curate ...` or `srood ...` of this checkout, as words to start a process with."""
+def command(*words: object, before: str = "") -> list[str]:
+    """`curate ...` or `srood ...` of this checkout, as words to start a process with; `before` is Python run first."""
     name, *rest = map(str, words)
-    script = f"import sys; sys.argv[0] = {name!r}; from {MODULES[name]} import main; main()"
+    script = f"{before}\nimport sys; sys.argv[0] = {name!r}; from {MODULES[name]} import main; main()"
     return [sys.executable, "-c", script, *rest]
 
 

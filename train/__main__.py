@@ -1,5 +1,20 @@
-"""`python -m train`, the same as the `srood` command."""
+"""The `srood` command, also `python -m train`: Ctrl-C is heard before anything is imported that takes time."""
 
-from train.cli import main
+from __future__ import annotations
 
-main()
+from srood import commands
+
+
+def main() -> None:
+    """Run the command, as all that this process does."""
+    commands.run(_app, ends_process=True)
+
+
+def _app() -> None:
+    from train.cli import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

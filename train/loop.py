@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from srood.errors import InputError
+from srood.files import writing
 from srood.models.weights import load_model, save_weights
+from srood.stopping import Told
 from train import runs
 from train.config import AnyConfig, TuneConfig, reselection
 from train.devices import make_fabric, resolve_device, resolve_precision
@@ -23,7 +25,7 @@ from train.inference import select, validate
 from train.logbook import Interval, Logbook
 from train.reporting import training_progress
 from train.shares import largest
-from train.signals import Asked, Stopped, noted, passed_on
+from train.signals import Asked, Stopped, how_to_go_on, noted, passed_on
 from train.steps import NotFinite, StepNumbers, Stepper
 from train.training_images import TrainingImages
 
@@ -54,7 +56,7 @@ def fit(run: Path, config: AnyConfig, data: TrainingImages) -> Path:
 
     Raises:
         InputError: the loss is no longer finite, or far above where it began; the message names the step and the last
-            checkpoint. Or one of several processes was killed.
+            checkpoint; or the disk is full, or one of several processes was killed.
         Stopped: SIGTERM or Ctrl-C came; the state is saved.
     """
     device = resolve_device(config.device)
@@ -63,7 +65,9 @@ def fit(run: Path, config: AnyConfig, data: TrainingImages) -> Path:
         try:
             # partial: Fabric does not take frozen dataclasses as arguments of their own
             outcome: Outcome = fabric.launch(partial(_fit_process, run=run, config=config, data=data))
-        except (KeyboardInterrupt, ProcessException) as error:
+        except Told as told:  # before the loop could listen
+            outcome = Outcome(runs.newest_step(run), signal=told.number)
+        except ProcessException as error:
             if not asked.number and _killed(error):
                 reason = str(error).strip().splitlines()[-1]
                 raise InputError(
@@ -72,7 +76,7 @@ def fit(run: Path, config: AnyConfig, data: TrainingImages) -> Path:
                 ) from error
             if not asked.number:
                 raise
-            outcome = Outcome(runs.newest_step(run), signal=asked.number)  # told to stop before it could listen
+            outcome = Outcome(runs.newest_step(run), signal=asked.number)
     if outcome.error:
         raise InputError(outcome.error)
     if outcome.signal:
@@ -90,7 +94,7 @@ def _killed(error: BaseException) -> bool:
 def _fit_process(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingImages) -> Outcome:
     """Runs in every process; an error goes back as a value, as an exception would not get through with its type."""
     try:
-        with noted() as asked, ExitStack() as opened:
+        with noted() as asked, _on_disk(run), ExitStack() as opened:
             outcome = _train(fabric, run, config, data, asked, opened)
     except InputError as error:
         outcome = Outcome(0, error=str(error))
@@ -99,6 +103,10 @@ def _fit_process(fabric: Fabric, run: Path, config: AnyConfig, data: TrainingIma
         fabric.barrier()
         torch.distributed.destroy_process_group()
     return outcome
+
+
+def _on_disk(run: Path) -> AbstractContextManager[None]:
+    return writing(run, advice=f"free space, then {how_to_go_on(run)}")
 
 
 def _train(

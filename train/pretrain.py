@@ -34,7 +34,8 @@ def pretrain(config: PretrainConfig, out: Path | None = None, id_images: Images 
         the run folder.
 
     Raises:
-        InputError: something in `config` or `out` cannot be used, or the loss stopped being finite.
+        InputError: something in `config` or `out` cannot be used, another process trains there, the disk is full, or
+            the loss stopped being finite.
         Stopped: the run was told to stop; its state is saved.
     """
     # everything that can be wrong is found before the run folder is made
@@ -52,8 +53,9 @@ def pretrain(config: PretrainConfig, out: Path | None = None, id_images: Images 
     data = training_images(config, images)
     record = runs.describe(config, model, images, info, data.plan(config))
     record["held_out_unseen"] = config.validation > 0
-    runs.create(run, config, record, model.state_dict(), info)
-    say(f"pretraining {config.model} on {images.spec} into {run} ({config.device}, {config.precision})")
-    fit(run, config, data)
-    say_summary(run)
+    with runs.new_run(run):
+        runs.create(run, config, record, model.state_dict(), info)
+        say(f"pretraining {config.model} on {images.spec} into {run} ({config.device}, {config.precision})")
+        fit(run, config, data)
+        say_summary(run)
     return run

@@ -12,11 +12,13 @@ Files and checkpoint folders are written beside their final name and renamed.
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,8 @@ from safetensors.torch import load_file
 from srood import __version__
 from srood.datasets import Images
 from srood.errors import InputError
-from srood.files import sync_folder, write_text
+from srood.files import sync_folder, write_text, writing
+from srood.locks import LOCK, locked
 from srood.models.weights import MODEL_FILE, WeightsInfo, save_weights
 from train.config import CONFIG_FILE, AnyConfig, TuneConfig, config_values, read_config
 from train.devices import describe_device
@@ -57,13 +60,12 @@ def choose_folder(
         InputError: `out` is not an empty or new folder, or the default folder holds an unfinished run.
     """
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"--out {out}: is not empty; choose another folder, or continue it with --resume {out}")
+        _check_free(out)
         return out
     model = config.model.replace(":", "-").replace("/", "-")
     name = f"{Path(config.id).name}-{model}-{config.workflow}-{ending or f's{config.seed}'}"
     folder, number = RUNS / name, 1
-    while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    while not _is_free(folder):
         if not finished(folder):
             raise InputError(
                 f"{folder}: holds a run that is not finished; continue it with `srood train --resume {folder}`, "
@@ -74,6 +76,33 @@ def choose_folder(
     return folder
 
 
+def _check_free(out: Path) -> None:
+    if not _is_free(out):
+        raise InputError(f"--out {out}: is not empty; choose another folder, or continue it with --resume {out}")
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether nothing is in the place of a run, or what one leaves that ended before its first checkpoint was there."""
+    if not folder.is_dir():
+        return not folder.exists()
+    first = {RECORD_FILE, CONFIG_FILE}
+    remains = {LOCK, "checkpoints", *first, *(f"{name}.partial" for name in first)}
+    return {path.name for path in folder.iterdir()} <= remains and not any(folder.glob("checkpoints/step-*"))
+
+
+@contextmanager
+def new_run(run: Path) -> Iterator[None]:
+    """Hold the lock of the folder of a new run while it trains.
+
+    Raises:
+        InputError: another process trains there or has just done so, or the disk is full.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with locked(run, within=True), writing(run, advice="free space, then run the same command again"):
+        _check_free(run)
+        yield
+
+
 def create(
     run: Path,
     config: AnyConfig,
@@ -81,8 +110,7 @@ def create(
     tensors: dict[str, torch.Tensor],
     info: WeightsInfo,
 ) -> None:
-    """Make a run folder with its record and the weights it starts from, as the checkpoint of step 0."""
-    run.mkdir(parents=True, exist_ok=True)
+    """Fill a run folder with its record and the weights it starts from, as the checkpoint of step 0."""
     write_text(run / RECORD_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     write_text(run / CONFIG_FILE, yaml.safe_dump(config_values(config), sort_keys=False, allow_unicode=True))
     save_checkpoint(run, 0, tensors, info, {"step": 0})
@@ -122,7 +150,7 @@ def save_checkpoint(
         if best is not None:
             save_weights(partial / BEST_FILE, best, info)
         with open(partial / "state.pt", "wb") as file:
-            torch.save(state, file)
+            file.write(_bytes_of(state))
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, folder)
@@ -133,6 +161,12 @@ def save_checkpoint(
     return folder
 
 
+def _bytes_of(state: dict[str, Any]) -> memoryview:
+    buffer = io.BytesIO()  # torch itself does not say why a file cannot be written
+    torch.save(state, buffer)
+    return buffer.getbuffer()
+
+
 def newest_checkpoint(run: Path) -> Path:
     """The newest complete checkpoint folder.
 
@@ -141,7 +175,7 @@ def newest_checkpoint(run: Path) -> Path:
     """
     found = sorted((run / "checkpoints").glob("step-*"))
     if not found:
-        raise InputError(f"{run}: holds no checkpoint to continue from; remove it and start the run again")
+        raise InputError(f"{run}: holds no checkpoint to continue from; start the run again")
     return found[-1]
 
 

@@ -1,18 +1,21 @@
-"""Being told to stop: SIGTERM and Ctrl-C are noted, and acted on at the end of a step."""
+"""Being told to stop while training: SIGTERM and Ctrl-C are noted, and acted on at the end of a step."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-REPEATED = 1.0  # seconds; Ctrl-C reaches the processes of a run twice, from the terminal and passed on
+from srood.stopping import REPEATED, Told, exit_code, handled_by
+
+
+def how_to_go_on(run: Path) -> str:
+    """What to do about a run that is not finished."""
+    return f"continue with: srood train --resume {run}"
 
 
 class Stopped(Exception):
@@ -25,11 +28,10 @@ class Stopped(Exception):
 
     def __init__(self, run: Path, step: int, number: int) -> None:
         super().__init__(
-            f"{run}: stopped by {signal.Signals(number).name} after step {step:,}, which is saved; "
-            f"continue with: srood train --resume {run}"
+            f"{run}: stopped by {signal.Signals(number).name} after step {step:,}, which is saved; {how_to_go_on(run)}"
         )
         self.step, self.number = step, number
-        self.exit_code = 0 if number == signal.SIGTERM else 128 + number
+        self.exit_code = exit_code(number)
 
 
 class Asked:
@@ -51,7 +53,7 @@ def noted() -> Iterator[Asked]:
             signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
             signal.raise_signal(number)
 
-    with _handled_by(note):
+    with handled_by(note):
         yield asked
 
 
@@ -59,7 +61,7 @@ def noted() -> Iterator[Asked]:
 def passed_on() -> Iterator[Asked]:
     """Note SIGTERM and SIGINT, and pass them on to the processes that this one has started.
 
-    A signal that comes before there are any raises KeyboardInterrupt.
+    A signal that comes before there are any raises `Told`.
     """
     asked = Asked()
 
@@ -70,20 +72,7 @@ def passed_on() -> Iterator[Asked]:
             if child.pid is not None:
                 os.kill(child.pid, number)
         if not children:
-            raise KeyboardInterrupt
+            raise Told(number)
 
-    with _handled_by(pass_on):
+    with handled_by(pass_on):
         yield asked
-
-
-@contextmanager
-def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)

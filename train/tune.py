@@ -7,6 +7,7 @@ from typing import Any
 
 from srood.datasets import Images, id_specs
 from srood.errors import InputError
+from srood.locks import locked
 from srood.methods import find_method, resolve_options
 from srood.models import check_model
 from srood.models.weights import WeightsInfo, load_model
@@ -14,7 +15,7 @@ from srood.outliers import file_sha256
 from train import outlier_sets, runs
 from train.batchnorm import check_rows
 from train.block_sets import choose_blocks, reading_sentence
-from train.config import PretrainConfig, TuneConfig, read_config
+from train.config import AnyConfig, PretrainConfig, TuneConfig, read_config
 from train.devices import placed
 from train.id_sets import check_classes, load_labelled, normalisation
 from train.loop import fit
@@ -39,7 +40,8 @@ def tune(config: TuneConfig, out: Path | None = None) -> Path:
         the run folder.
 
     Raises:
-        InputError: something in `config` or `out` cannot be used, or the loss stopped being finite.
+        InputError: something in `config` or `out` cannot be used, another process trains there, the disk is full, or
+            the loss stopped being finite.
         Stopped: the run was told to stop; its state is saved.
     """
     # everything that can be wrong is found before the run folder is made
@@ -77,14 +79,15 @@ def tune(config: TuneConfig, out: Path | None = None) -> Path:
     record["start"] = {"file": str(weights), "sha256": file_sha256(weights)}
     record["held_out_unseen"] = unseen
     record["outliers"] = outlier_sets.describe(config, sets)
-    runs.create(run, config, record, model.state_dict(), info)
-    against = " and ".join(f"{entry['rows']:,} outliers of {entry['file']}" for entry in record["outliers"])
-    against = f" with {against}" if against else ""
-    where = f"{config.device}, {config.precision}"
-    say(f"{config.workflow.upper()}: tuning {weights} on {images.spec}{against} into {run} ({where})")
-    _say_reading(record["outliers"])
-    fit(run, config, data)
-    say_summary(run)
+    with runs.new_run(run):
+        runs.create(run, config, record, model.state_dict(), info)
+        against = " and ".join(f"{entry['rows']:,} outliers of {entry['file']}" for entry in record["outliers"])
+        against = f" with {against}" if against else ""
+        where = f"{config.device}, {config.precision}"
+        say(f"{config.workflow.upper()}: tuning {weights} on {images.spec}{against} into {run} ({where})")
+        _say_reading(record["outliers"])
+        fit(run, config, data)
+        say_summary(run)
     return run
 
 
@@ -99,14 +102,20 @@ def resume(run: Path, device: str | None = None) -> Path:
         the run folder.
 
     Raises:
-        InputError: not a run folder, or its images or outliers are no longer those it was started with.
+        InputError: not a run folder, its images or outliers are no longer those it was started with, another process
+            trains it, or the disk is full.
         Stopped: the run was told to stop; its state is saved.
     """
     config = read_config(run)
     if runs.is_finished(run):
         say(f"{run}: this run is finished; nothing to do")
         return run
-    config = placed(config if device is None else config.model_copy(update={"device": device}))
+    with locked(run, within=True):
+        return _continue(run, config if device is None else config.model_copy(update={"device": device}))
+
+
+def _continue(run: Path, config: AnyConfig) -> Path:
+    config = placed(config)
     record = runs.read_record(run)
     sets = outlier_sets.open_sets(config) if isinstance(config, TuneConfig) else []
     outlier_sets.check_unchanged(sets, record.get("outliers", []), run)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curate.commands.options import Json, MaxBytes, MaxPixels, limits_of, print_json, print_set
+from curate.commands.options import SAME_COMMAND, Json, MaxBytes, MaxPixels, limits_of, print_json, print_set
 from srood import commands
 from srood.errors import InputError
+from srood.stopping import going_on
 
 if TYPE_CHECKING:
     from curate.ranks import PartResult
@@ -100,53 +101,50 @@ def build(
 
     Interrupted, the same command goes on where it stopped and writes the same bytes.
     """
-    from curate.build import build as build_set
-    from curate.config import BuildConfig
-    from curate.engines.engine import open_engine
-    from curate.ranks import build_part
+    with going_on(SAME_COMMAND):
+        from curate.build import build as build_set
+        from curate.config import BuildConfig
+        from curate.engines.engine import open_engine
+        from curate.ranks import build_part
 
-    limits = limits_of(max_pixels, max_bytes)
-    config = BuildConfig(
-        source=tuple(source or ["tinyimages-alt"]),
-        size=commands.parse_count(size),
-        id=id,
-        out=out,
-        image_size=image_size,
-        seed=seed,
-        embedder=embedder,
-        exclude_labels=exclude_labels,
-        protect=tuple(protect or ()),
-        exclude_indices=exclude_indices,
-        exclude_indices_base=exclude_indices_base,
-        source_license=source_license,
-        quality=quality,
-        max_upscale=max_upscale,
-        max_pixels=limits.pixels,
-        max_bytes=limits.bytes,
-        id_recall=id_recall,
-        sample=sample,
-        clusters=clusters,
-        strict_size=strict_size,
-        overwrite=overwrite,
-        dry_run=dry_run,
-        workers=workers,
-    )
-    if (rank is None) != (world_size is None):
-        raise InputError("--rank and --world-size: give both, or neither")
-    if ray_address is not None and engine == "local":
-        raise InputError(f"--ray-address {ray_address}: needs --engine ray")
-    if rank is not None and engine != "local":
-        raise InputError(f"--engine {engine}: does not go with --rank; let Ray or the ranks share the batches out")
-    try:
+        limits = limits_of(max_pixels, max_bytes)
+        config = BuildConfig(
+            source=tuple(source or ["tinyimages-alt"]),
+            size=commands.parse_count(size),
+            id=id,
+            out=out,
+            image_size=image_size,
+            seed=seed,
+            embedder=embedder,
+            exclude_labels=exclude_labels,
+            protect=tuple(protect or ()),
+            exclude_indices=exclude_indices,
+            exclude_indices_base=exclude_indices_base,
+            source_license=source_license,
+            quality=quality,
+            max_upscale=max_upscale,
+            max_pixels=limits.pixels,
+            max_bytes=limits.bytes,
+            id_recall=id_recall,
+            sample=sample,
+            clusters=clusters,
+            strict_size=strict_size,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            workers=workers,
+        )
+        if (rank is None) != (world_size is None):
+            raise InputError("--rank and --world-size: give both, or neither")
+        if ray_address is not None and engine == "local":
+            raise InputError(f"--ray-address {ray_address}: needs --engine ray")
+        if rank is not None and engine != "local":
+            raise InputError(f"--engine {engine}: does not go with --rank; let Ray or the ranks share the batches out")
         if rank is not None and world_size is not None:
             print_part(build_part(config, rank, world_size), as_json)
             return
         with open_engine(engine, ray_address) as opened:
             result = build_set(config, engine=opened)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        raise
-    print_set(result, as_json)
+        print_set(result, as_json)
 
 
 def print_part(part: PartResult, as_json: bool) -> None:

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from curate.commands.options import SET, Json, print_json, print_set
+from curate.commands.options import SAME_COMMAND, SET, Json, print_json, print_set
 from srood import commands
 from srood.errors import InputError
+from srood.stopping import going_on
 
 Out = Annotated[Path, typer.Option(help="Manifest to write; the shards go beside it.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace another set at --out.")]
@@ -80,7 +81,9 @@ def merge(
             raise InputError(f"merge: {parts[0]} is a part of a build; name all its parts and no sets")
         if keep_near_duplicates or seed is not None:
             raise InputError("--keep-near-duplicates, --seed: parts are joined by the options they were built with")
-        print_set(join(list(map(Path, parts)), out, overwrite), as_json)
+        with going_on(SAME_COMMAND):
+            joined = join(list(map(Path, parts)), out, overwrite)
+        print_set(joined, as_json)
         return
     parents = tuple(map(local_manifest, files))
     config = MergeConfig(parents, out, keep_near_duplicates=keep_near_duplicates, seed=seed or 0, overwrite=overwrite)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 File = Annotated[Path, typer.Argument(help="Manifest of an outlier set, such as manifests/mini.h5.")]
 SET = "mini.h5, or hf://owner/name on the Hub (hf://owner/name@REVISION/mini.h5)"
 AnySet = Annotated[str, typer.Argument(metavar="FILE", help=f"Manifest of an outlier set: {SET}.", show_default=False)]
+SAME_COMMAND = "what is done is kept, and the same command goes on from here"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from curate.commands.options import SET, Json, print_json
+from curate.commands.options import SAME_COMMAND, SET, Json, print_json
 from srood import commands
+from srood.stopping import going_on
 
 
 def rebuild(
@@ -43,15 +44,16 @@ def rebuild(
     from curate.rebuilding.rebuild import rebuild as rebuild_set
     from curate.tables import print_inputs
 
-    result = rebuild_set(
-        manifest,
-        out,
-        embedder=embedder,
-        look_in=look_in or (),
-        workers=workers,
-        overwrite=overwrite,
-        dry_run=dry_run,
-    )
+    with going_on(SAME_COMMAND):
+        result = rebuild_set(
+            manifest,
+            out,
+            embedder=embedder,
+            look_in=look_in or (),
+            workers=workers,
+            overwrite=overwrite,
+            dry_run=dry_run,
+        )
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
     if as_json:

@@ -70,7 +70,7 @@ def merge(config: MergeConfig, console: Console | None = None) -> BuildResult:
     columns, of, row = joined_columns(parents, notes)
     total = len(of)
     kept = in_order(columns["sha256"], columns["label"], of, config.seed)
-    with workspace(config.out, recipe) as work:
+    with workspace(config.out, recipe, config.overwrite) as work:
         images = gather_images(parents, of[kept], row[kept], work.folder / "images.bin")
         dropped, index = {EXACT: total - len(kept)}, None
         if not config.keep_near_duplicates:

@@ -98,7 +98,7 @@ def select(config: SelectConfig) -> BuildResult:
         "recipe": recipe,
         "derived": derivation("select", options, [parent], notes),
     }
-    with workspace(config.out, recipe) as work:
+    with workspace(config.out, recipe, config.overwrite) as work:
         images = gather_images([parent], np.zeros(len(rows), np.int64), rows, work.folder / "images.bin")
         return write(config.out, columns, images, manifest["config"]["shard_rows"], manifest, work, notes)
 

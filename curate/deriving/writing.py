@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +12,11 @@ import numpy as np
 from curate import contamination
 from curate.deriving.parents import Parent
 from curate.inputs import hash_of
-from curate.outputs import BuildResult
+from curate.outputs import BuildResult, existing
 from curate.workspace import Workspace
 from srood import outliers
-from srood.errors import InputError
+from srood.files import writing
+from srood.locks import locked
 
 
 def recipe_of(operation: str, options: Mapping[str, Any], parents: list[Parent]) -> str:
@@ -39,23 +38,20 @@ def stage(name: str, seen: int, dropped: Mapping[str, int]) -> dict[str, Any]:
 
 
 @contextmanager
-def workspace(out: Path, recipe: str) -> Iterator[Workspace]:
+def workspace(out: Path, recipe: str, overwrite: bool) -> Iterator[Workspace]:
     """The folder in which a set is made, gone afterwards, whatever happens.
 
     Raises:
-        InputError: the disk is full, or writing fails otherwise.
+        InputError: another process writes the same set or has just written another, the disk is full, or writing fails
+            otherwise.
     """
-    try:
-        yield Workspace(out, recipe)
-    except (OSError, RuntimeError) as error:
-        # HDF5 has the reason in a text of its own, and raises a RuntimeError where the file cannot be closed
-        of_hdf5 = re.search(r"error message = '([^']*)'", str(error))
-        reason = of_hdf5[1] if of_hdf5 else getattr(error, "strerror", None)
-        if not reason:
-            raise
-        raise InputError(f"--out {out}: cannot be written ({reason}); free space, or name another") from error
-    finally:
-        shutil.rmtree(out.with_name(out.name + ".work"), ignore_errors=True)
+    with locked(out, "--out "), writing(out, "--out "):
+        existing(out, recipe, overwrite)
+        work = Workspace(out, recipe)
+        try:
+            yield work
+        finally:
+            work.remove()
 
 
 def write(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from curate.exporting.imagefolder import write_imagefolder
 from curate.exporting.parquet import write_parquet
 from curate.exporting.webdataset import write_webdataset
 from srood.errors import InputError
-from srood.files import check_folder, scratch_beside, sync_folder
+from srood.files import check_folder, scratch_beside, sync_folder, writing
+from srood.locks import locked
 from srood.outlier_sources import local_manifest
 from srood.outliers import OutlierSet
 from srood.progress import progress_bar
@@ -61,8 +63,8 @@ def export(
         console: for the progress bar.
 
     Raises:
-        InputError: an unknown format, a folder that holds something or cannot be made or written, or a set that is
-            damaged.
+        InputError: an unknown format, a folder that holds something or cannot be made or written, a set that is
+            damaged, or another process that writes there.
     """
     if format not in FORMATS:
         raise InputError(f"--format {format}: no such format; one of {', '.join(FORMATS)}")
@@ -71,18 +73,16 @@ def export(
     place = _place(out)
     opened = OutlierSet.open(local_manifest(spec))
     text = json.dumps(opened.manifest, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with scratch_beside(place, "export") as beside, progress_bar("rows", console) as progress:
-            (beside / MANIFEST).write_text(text, encoding="utf-8")
-            task = progress.add_task(f"{format}", total=opened.num_rows, note="")
-            written = FORMATS[format](
-                opened, beside, workers=workers, advance=lambda rows: progress.advance(task, rows)
-            )
-            size = sum(path.stat().st_size for path in (*written, beside / MANIFEST))
-            _put_in_place(beside, place)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror}); free space, or name another") from error
+    with ExitStack() as stack:
+        stack.enter_context(locked(place, "--out "))
+        stack.enter_context(writing(out, "--out "))
+        beside = stack.enter_context(scratch_beside(place, "export"))
+        progress = stack.enter_context(progress_bar("rows", console))
+        (beside / MANIFEST).write_text(text, encoding="utf-8")
+        task = progress.add_task(f"{format}", total=opened.num_rows, note="")
+        written = FORMATS[format](opened, beside, workers=workers, advance=lambda rows: progress.advance(task, rows))
+        size = sum(path.stat().st_size for path in (*written, beside / MANIFEST))
+        _put_in_place(beside, place)
     return Exported(out, format, opened.num_rows, len(written) + 1, size)
 
 

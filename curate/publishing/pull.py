@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srood.errors import InputError
-from srood.files import check_folder, scratch_beside
+from srood.files import check_folder, scratch_beside, writing
+from srood.locks import locked
 from srood.outlier_sources import is_remote, local_manifest, pinned
 from srood.outliers import OutlierSet, check_shard_names, put_in_place, verify
 
@@ -32,7 +33,8 @@ def pull(repo: str, out: Path, *, revision: str | None = None, overwrite: bool =
         overwrite: replace another set of the same name
 
     Raises:
-        InputError: as `srood.outlier_sources.local_manifest`; a set that does not verify; another set is in the place.
+        InputError: as `srood.outlier_sources.local_manifest`; a set that does not verify; another set is in the place,
+            or another process writes it; the disk is full.
     """
     address = pinned(_address(repo, revision))
     check_folder(out, "--out ")
@@ -42,22 +44,23 @@ def pull(repo: str, out: Path, *, revision: str | None = None, overwrite: bool =
     found = OutlierSet.open(cached, check_hashes=False)
     check_shard_names(cached, found.manifest)  # and so no file of another set is replaced
     target = out / cached.name
+    with locked(target, "--out "), writing(target, "--out "):
+        return _put(found, cached, address, target, overwrite)
+
+
+def _put(found: OutlierSet, cached: Path, address: str, target: Path, overwrite: bool) -> Pulled:
     if target.exists() and _is_same(target, found.fingerprint):
         return Pulled(target, address, found.num_rows, False)
     shards = [entry["file"] for entry in found.manifest["shards"]]
-    there = [path for path in (target, *(out / name for name in shards)) if path.exists()]
+    there = [path for path in (target, *(target.parent / name for name in shards)) if path.exists()]
     if there and not overwrite:
         raise InputError(f"--out {there[0]}: exists with other content; give --overwrite or another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with scratch_beside(target, "pull") as scratch:
-            for name in [cached.name, *shards]:
-                shutil.copyfile(cached.parent / name, scratch / name)
-            if problems := verify(scratch / cached.name):
-                raise InputError(f"{problems[0]} right after it was copied; check the disk")
-            put_in_place(scratch / cached.name, target, shards)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror}); free space, or name another") from error
+    with scratch_beside(target, "pull") as scratch:
+        for name in [cached.name, *shards]:
+            shutil.copyfile(cached.parent / name, scratch / name)
+        if problems := verify(scratch / cached.name):
+            raise InputError(f"{problems[0]} right after it was copied; check the disk")
+        put_in_place(scratch / cached.name, target, shards)
     return Pulled(target, address, found.num_rows, True)
 
 

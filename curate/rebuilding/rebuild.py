@@ -25,7 +25,8 @@ from curate.rebuilding.recorded_inputs import Recorded, find_inputs, other_versi
 from curate.rebuilding.recorded_sets import Found, local_paths
 from srood import outliers
 from srood.errors import InputError
-from srood.files import check_folder, sync_folder
+from srood.files import check_folder, sync_folder, writing
+from srood.locks import locked
 from srood.outlier_sources import is_remote, manifest_of, row_files
 from srood.outliers import OutlierSet, read_manifest
 
@@ -137,13 +138,28 @@ def rebuild(
     if problems:
         raise InputError(f"{spec}: cannot be made again from what is here: {'; '.join(problems)}")
 
+    with locked(target.with_name(f"{target.name}.rebuilt"), "--out "):
+        return _rebuilt(spec, path, manifest, planned, target, completed, Settings(workers, overwrite, console, notes))
+
+
+def _rebuilt(
+    spec: str,
+    path: Path,
+    manifest: Mapping[str, Any],
+    planned: Plan,
+    target: Path,
+    completed: bool,
+    settings: Settings,
+) -> Rebuilt:
+    notes = settings.notes
     read = planned.sets() + ([] if completed else [(path, manifest)])
     for other_path, other_manifest in read:
         check_leaves(target, shard_stems(manifest) if completed else {target.stem}, other_path, other_manifest)
     place = target
     if completed:
         place = _scratch(target.with_name(target.name + ".rebuilt")) / path.name
-    made = _make(planned, place, Settings(workers, overwrite or completed, console, notes))
+    with writing(place, "--out "):
+        made = _make(planned, place, replace(settings, overwrite=settings.overwrite or completed))
     agreement = compare(manifest, made)
     if agreement.altered and not completed:
         agreement = compare(manifest, made, _rows_of(spec, path, int(manifest["rows"])))
@@ -152,6 +168,7 @@ def rebuild(
         made = path
     elif completed:
         notes.append(f"{path} is left as it is; what was made is {made}")
+    found = tuple(dict.fromkeys(planned.found()))
     return Rebuilt(made, found, (), tuple(notes), agreement)
 
 
