@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from torture.archives import hostile_archives
 from torture.trial import Area
 
-AREAS: dict[str, Area] = {}
+AREAS: dict[str, Area] = {
+    "hostile archives": hostile_archives,
+}
