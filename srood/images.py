@@ -186,7 +186,7 @@ def _read_file(path: Path, limits: Limits) -> bytes:
             raise BadImage("too many bytes")
         with open(path, "rb", opener=without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise BadImage("unreadable file")
+                raise BadImage(UNREADABLE)
             return file.read(limits.bytes + 1)
     except (OSError, ValueError) as error:
         raise BadImage(UNREADABLE) from error

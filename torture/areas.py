@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from torture import bad_images, determinism, disks, fuzz_images, kills, load, races, secrets, signals
+from torture import (
+    archives,
+    bad_images,
+    checkpoints,
+    determinism,
+    disks,
+    fuzz_images,
+    fuzz_sets,
+    hostile_hdf5,
+    kills,
+    load,
+    races,
+    secrets,
+    signals,
+)
 from torture.trial import Area
 
 AREAS: dict[str, Area] = {
@@ -12,6 +26,10 @@ AREAS: dict[str, Area] = {
     "two at once": races.races,
     "bad images": bad_images.trials,
     "mutated images": fuzz_images.trials,
+    "hostile archives": archives.hostile_archives,
+    "hostile HDF5": hostile_hdf5.hostile_hdf5,
+    "checkpoints and YAML": checkpoints.checkpoints,
+    "mutated outlier sets": fuzz_sets.mutated_sets,
     "load": load.trials,
     "secrets": secrets.trials,
     "determinism": determinism.trials,

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from types import ModuleType
-
-from torture.processes import ROOT
-
-if str(ROOT / "tests") not in sys.path:
-    sys.path.insert(0, str(ROOT / "tests"))
 
 from hub_server import HubServer
 from pictures import pictures, write_parquet
