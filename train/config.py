@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,12 +184,12 @@ def read_config(run: Path) -> AnyConfig:
     values = manifests.read_yaml(path)
     workflow = values.pop("workflow", None) if isinstance(values, dict) else None
     kind: type[PretrainConfig] | type[TuneConfig] = PretrainConfig if workflow == "pretrain" else TuneConfig
-    if kind is TuneConfig and workflow not in METHODS:
-        raise InputError(f"{path}: workflow is {workflow!r}, not one of pretrain, {', '.join(METHODS)}")
+    if kind is TuneConfig and not (isinstance(workflow, str) and workflow in METHODS):
+        raise InputError(f"{path}: workflow is {reprlib.repr(workflow)}, not one of pretrain, {', '.join(METHODS)}")
     try:
         return kind(**values)
     except (ValidationError, TypeError) as error:
-        message = _explain(error, "setting {}") if isinstance(error, ValidationError) else str(error)
+        message = _explain(error, "setting {}") if isinstance(error, ValidationError) else "is no list of settings"
         raise InputError(f"{path}: {message}") from error
 
 
@@ -204,4 +205,4 @@ def _explain(error: ValidationError, name: str) -> str:
         setting = setting.replace("_", "-")
     if first["type"] == "extra_forbidden":
         return f"{name.format(setting)} is unknown; remove it"
-    return f"{name.format(setting)} {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"{name.format(setting)} {reprlib.repr(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"

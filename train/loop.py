@@ -115,6 +115,7 @@ def _train(
     # set-up: weights, optimiser and images on the device
     torch.backends.cudnn.deterministic = True
     checkpoint = runs.newest_checkpoint(run)
+    runs.check_checkpoint(checkpoint)
     classifier, info = load_model(checkpoint / runs.WEIGHTS_FILE, config.model)
     if info.mean is None or info.std is None:
         raise InputError(f"{checkpoint}: its weights lack mean and std; start the run again")

@@ -87,6 +87,10 @@ def check_unchanged(sets: Sequence[OutlierSet], recorded: Sequence[dict[str, Any
     Raises:
         InputError: naming the one that is not.
     """
+    if len(recorded) != len(sets):
+        raise InputError(
+            f"{run}: its record names {len(recorded)} outlier sets, its configuration {len(sets)}; restore it"
+        )
     for outliers, entry in zip(sets, recorded, strict=True):
         if outliers.fingerprint != entry["fingerprint"]:
             raise InputError(f"{outliers.path}: is not the outlier set that {run} was started with; restore it")

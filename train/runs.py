@@ -3,7 +3,8 @@
     config.yaml         every setting, resolved
     run.json            what it ran on: fingerprints of the images, starting weights, versions, device, precision
     metrics.jsonl       one line a log interval
-    checkpoints/step-N  weights.safetensors, state.pt (optimiser, step) and best.safetensors; the newest only
+    checkpoints/step-N  weights.safetensors, state.pt (optimiser, step), best.safetensors and sha256.json; the
+                        newest only
     model.safetensors   the trained classifier; a run that has it is finished
 
 Files and checkpoint folders are written beside their final name and renamed.
@@ -33,6 +34,7 @@ from srood.errors import InputError
 from srood.files import sync_folder, write_text, writing
 from srood.locks import LOCK, locked
 from srood.models.weights import MODEL_FILE, WeightsInfo, save_weights
+from srood.outliers import file_sha256
 from train.config import CONFIG_FILE, AnyConfig, TuneConfig, config_values, read_config
 from train.devices import describe_device
 from train.id_sets import id_record
@@ -41,6 +43,7 @@ from train.plan import Plan
 RUNS = Path("runs")
 RECORD_FILE = "run.json"
 WEIGHTS_FILE, BEST_FILE = "weights.safetensors", "best.safetensors"
+HASHES_FILE = "sha256.json"
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -124,9 +127,17 @@ def read_record(run: Path) -> dict[str, Any]:
     """
     path = run / RECORD_FILE
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); is {run} a run folder?") from error
+    entries = [record.get("id"), *(record.get("outliers") or [])] if _is_record(record) else [None]
+    if not all(isinstance(entry, dict) and isinstance(entry.get("fingerprint"), str) for entry in entries):
+        raise InputError(f"{path}: is not the record of a run; restore it, or start the run again")
+    return record
+
+
+def _is_record(document: Any) -> bool:
+    return isinstance(document, dict) and isinstance(document.get("outliers", []), list)
 
 
 def save_checkpoint(
@@ -153,6 +164,8 @@ def save_checkpoint(
             file.write(_bytes_of(state))
             file.flush()
             os.fsync(file.fileno())
+        hashes = {path.name: file_sha256(path) for path in sorted(partial.iterdir())}
+        write_text(partial / HASHES_FILE, json.dumps(hashes, indent=2) + "\n")
         os.replace(partial, folder)
         sync_folder(folder.parent)  # before the older ones go
     for other in folder.parent.iterdir():
@@ -177,6 +190,25 @@ def newest_checkpoint(run: Path) -> Path:
     if not found:
         raise InputError(f"{run}: holds no checkpoint to continue from; start the run again")
     return found[-1]
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Check that the files of a checkpoint are those that were written.
+
+    Raises:
+        InputError: one is missing or was altered, or their hashes are.
+    """
+    path = folder / HASHES_FILE
+    try:
+        hashes = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}); start the run again") from error
+    found = {file.name for file in folder.iterdir()} - {path.name}
+    if not isinstance(hashes, dict) or found != set(hashes):
+        raise InputError(f"{folder}: its files are not those of {path.name}; restore them, or start the run again")
+    for name in sorted(found):
+        if not (folder / name).is_file() or file_sha256(folder / name) != hashes[name]:
+            raise InputError(f"{folder / name}: was altered since it was written; restore it, or start the run again")
 
 
 def newest_step(run: Path) -> int:
@@ -204,9 +236,12 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     """
     path = checkpoint / "state.pt"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises nearly anything on a damaged file
         raise InputError(f"{path}: cannot be read ({type(error).__name__}); start the run again") from error
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        raise InputError(f"{path}: is not the state of a run; start the run again")
+    return state
 
 
 def find_weights(path: Path) -> Path:

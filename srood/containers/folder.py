@@ -80,4 +80,4 @@ def _within(root: Path, pattern: str) -> list[Path]:
     for path in found:
         if leads_out(path, root):
             raise InputError(f"{path}: is a link out of the folder, which is not followed; name the file that it is")
-    return found
+    return [path for path in found if path.is_file()]

@@ -18,6 +18,7 @@ from srood.images import MAX_BYTES
 IMAGE_NAMES = ("image", "images", "img", "data", "x")
 LABEL_NAMES = ("label", "labels", "y", "class")
 BLOCK_BYTES = 32 << 20  # of images read at a time
+INFLATION = 1100  # times that DEFLATE makes of its input at the most
 MAX_CHUNK = 512 << 20  # bytes that HDF5 must decompress to read one row
 
 
@@ -48,7 +49,7 @@ class Hdf5Images:
                 except (OSError, RuntimeError) as error:
                     raise unreadable(self.path, error, "HDF5") from error
                 for offset, (image, label) in enumerate(zip(block, labels.tolist(), strict=True)):
-                    yield Row(f"#{first + offset}", image, max(-1, label))
+                    yield Row(f"#{first + offset}", image, label if -1 <= label < 1 << 63 else -1)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the file."""
@@ -116,10 +117,24 @@ def open_hdf5_images(path: Path) -> Hdf5Images | OutlierImages:
             raise InputError(f"{path}: '{image}' has {most:,} bytes a row or chunk; write smaller chunks")
         if not file[image].id.get_storage_size():  # reads as zeros, as many as it claims
             raise InputError(f"{path}: nothing was written to '{image}'; write the images, or fetch it again")
+        if file[image].size > INFLATION * file[image].id.get_storage_size():
+            raise InputError(f"{path}: '{image}' claims more rows than were written; fetch it again")
         candidates = [name for known in LABEL_NAMES for name in shapes if name.lower() == known]
-        label = next((n for n in candidates if file[n].shape == (count,) and file[n].dtype.kind in "iu"), None)
+        label = next((n for n in candidates if _holds_labels(file[n], count)), None)
     return Hdf5Images(path, image, label, count)
 
 
 def _holds_images(entry: h5py.Dataset) -> bool:
-    return entry.dtype == np.uint8 and len(entry.shape) == 4 and entry.shape[3] == 3 and entry.size > 0
+    return _kind(entry) == "u1" and len(entry.shape) == 4 and entry.shape[3] == 3 and entry.size > 0
+
+
+def _holds_labels(entry: h5py.Dataset, count: int) -> bool:
+    chunk = 8 * int(np.prod(entry.chunks or (1,)))
+    return _kind(entry)[0] in "iu" and entry.shape == (count,) and chunk <= MAX_CHUNK
+
+
+def _kind(entry: h5py.Dataset) -> str:
+    try:
+        return entry.dtype.str[1:]
+    except (TypeError, ValueError):  # of a type that NumPy does not have
+        return "?"

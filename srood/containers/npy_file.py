@@ -13,6 +13,10 @@ from srood.containers.container import Row, file_fingerprint, unreadable
 from srood.errors import InputError
 from srood.images import MAX_BYTES
 
+# NumPy lets nearly anything of a header through
+MISREAD = (SyntaxError, TypeError, ArithmeticError, RecursionError, tokenize.TokenError, LookupError, AssertionError)
+DAMAGE = (OSError, ValueError, EOFError, MemoryError, *MISREAD)
+
 
 @dataclass(frozen=True)
 class NpyImages:
@@ -59,7 +63,7 @@ def open_npy(path: Path) -> NpyImages:
 def _mapped(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError, tokenize.TokenError) as error:
+    except DAMAGE as error:
         if any(words in str(error) for words in ("Object arrays", "allow_pickle", "memory-mapped: Python objects")):
             raise InputError(
                 f"{path}: is no .npy array, or one of Python objects, which are not loaded; save uint8 (N, H, W, 3)"
