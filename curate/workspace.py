@@ -38,7 +38,12 @@ class Workspace:
             if not self.resumed:
                 shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.write_json("recipe", {"recipe": self.recipe})
+        try:
+            self.write_json("recipe", {"recipe": self.recipe})
+        except OSError:
+            if not self.resumed:
+                self.remove()
+            raise
 
     def write_json(self, name: str, value: Any) -> None:
         """Store a JSON document."""

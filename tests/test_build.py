@@ -204,7 +204,7 @@ def test_a_group_that_touches_a_leak_goes_as_a_whole(world, tmp_path):
     assert unprotected.manifest["stages"][-2]["dropped"] == {"repeats an earlier row": 1}  # third stands for second
 
 
-@pytest.mark.parametrize("kill_after", [1, 4, 9])
+@pytest.mark.parametrize("kill_after", [4])  # random points: test_torture_faults
 def test_killed_and_run_again_gives_the_same_bytes(built, world, tmp_path, kill_after):
     out = tmp_path / "mini.h5"
     code = (

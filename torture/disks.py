@@ -61,13 +61,17 @@ def disks_and_clocks(effort: Effort) -> Iterator[Trial]:
 def small_disk(folder: Path, size: str) -> Iterator[bool]:
     """A file system of a size at a new folder; whether it could be mounted."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    mounted = os.name == "posix" and os.geteuid() == 0 and not subprocess.run(mount, capture_output=True).returncode
+    mounted = os.name == "posix" and os.geteuid() == 0 and _mount(folder, size)
     try:
         yield mounted
     finally:
         if mounted:
             subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def _mount(folder: Path, size: str) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    return not subprocess.run(command, capture_output=True).returncode
 
 
 def _remount(folder: Path, options: str) -> None:
@@ -183,9 +187,7 @@ def _input_gone(effort: Effort, number: int) -> Trial:
             ended = processes.finish(process)
             before = _final(case)
             if number % 3 == 0:
-                subprocess.run(
-                    ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(folder / "disk")], check=True
-                )
+                _mount(folder / "disk", ROOM)
             shutil.copytree(source, root, dirs_exist_ok=True)
             return _judged(fault, case, whole, ended, before, number)
     finally:
