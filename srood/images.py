@@ -55,7 +55,7 @@ class Limits:
     """What one image may cost to decode: larger ones are not decoded.
 
     Attributes:
-        pixels: width times height; at most `MOST_PIXELS`. Decoding takes up to 12 bytes of memory a pixel.
+        pixels: width times height; at most `MOST_PIXELS`. Decoding takes about 12 bytes of memory a pixel at most.
         bytes: of the encoded image
     """
 

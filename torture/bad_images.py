@@ -26,7 +26,7 @@ from torture.bad_image_kinds import IMAGE, SIDE, Kind, kinds
 from torture.trial import Effort, Trial
 
 MEMORY = 3 << 30  # bytes that a build may take at most: twice 12 a pixel of the largest image, and the program
-LIMIT = 300.0  # seconds
+LIMIT = 900.0  # seconds; a minute where nothing else runs
 
 
 def trials(effort: Effort) -> Iterator[Trial]:
