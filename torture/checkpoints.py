@@ -1,4 +1,4 @@
-"""Checkpoints and YAML made to harm: pickles, lying headers, graphs with data elsewhere, altered runs, altered caches."""
+"""Checkpoints and YAML made to harm: pickles, lying headers, graphs with data elsewhere, altered runs and caches."""
 
 from __future__ import annotations
 
@@ -36,10 +36,9 @@ class Payload:
 def checkpoints(effort: Effort) -> Iterator[Trial]:
     """Weights, graphs, YAML, and the files of a run."""
     write_id_set(effort.folder / "id", pictures(40, effort.seed))
-    number = 0
     cases = [*_weights(), *_yaml(), *_graphs()]
-    for fault, make in [case for case in cases if case[0] in QUICK] if effort.quick else cases:
-        number += 1
+    chosen = [case for case in cases if case[0] in QUICK] if effort.quick else cases
+    for number, (fault, make) in enumerate(chosen):
         place = effort.folder / f"case-{number}"
         (place / "given").mkdir(parents=True)
         outside = Outside.make(place / "outside")

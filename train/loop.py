@@ -160,12 +160,19 @@ def _train(
         for name, value in weights.items():
             if not torch.isfinite(value).all():
                 raise stopped(step, f"the weights {name} are not finite")
+        failed: InputError | None = None
         if writes:
             optional = {"best": best, "selected": selected}
             state = {"step": step, "bound": bound, "optimiser": stepper.optimiser.state_dict()}
             state["interval"] = interval.state()
             state |= {name: value for name, value in optional.items() if value is not None}
-            runs.save_checkpoint(run, step, weights, info, state, best_weights)
+            try:
+                with _on_disk(run):
+                    runs.save_checkpoint(run, step, weights, info, state, best_weights)
+            except InputError as error:
+                failed = error
+        if largest(failed is not None, fabric):  # the processes end together
+            raise failed or InputError(f"{run}: its checkpoint cannot be written")
 
     with training_progress(f"{config.workflow} {config.model}", start, plan.total, silent=not writes) as report:
         for step in range(start, plan.total):
