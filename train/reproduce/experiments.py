@@ -136,14 +136,18 @@ def parse(document: dict[str, Any], path: Path) -> Experiment:
         raise InputError(f"{path}: {key}: {what[0].lower()}{what[1:]}") from error
 
 
-def merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A document with changes made: mappings merged, other values replaced, ``None`` taking a key away."""
+def merged(document: dict[str, Any], changes: dict[str, Any], keep: str = "") -> dict[str, Any]:
+    """A document with changes made: mappings merged, other values replaced, ``None`` taking a key away.
+
+    Under the key `keep`, and below it, ``None`` stays: it is a change that is made later.
+    """
     result = dict(document)
     for key, value in changes.items():
-        if value is None:
+        before = result.get(key)
+        if isinstance(value, dict):
+            result[key] = merged(before if isinstance(before, dict) else {}, value, "*" if keep in ("*", key) else keep)
+        elif value is None and keep != "*":
             result.pop(key, None)
-        elif isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merged(result[key], value)
         else:
             result[key] = value
     return result
@@ -159,4 +163,4 @@ def _document(path: Path) -> dict[str, Any]:
     found = manifests.find(KIND, str(base))
     if found is None or found == path:
         raise InputError(f"{path}: extends {base}, which is no other experiment")
-    return merged(_document(found), document)
+    return merged(_document(found), document, keep="profiles")
