@@ -66,6 +66,7 @@ class Runner:
             convention=evaluation.convention,
             scores=evaluation.scores,
             device=self.device,
+            plots=False,
         )
         record = {
             "fingerprint": evaluation.fingerprint,
