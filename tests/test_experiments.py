@@ -87,7 +87,8 @@ def small(**changes) -> Experiment:
 
 
 def cell(method: str, seed: int, fpr: tuple[float, ...], accuracy: float, **changes) -> CellResult:
-    ood = {name: {"fpr95": share, "auroc": 0.5, "aupr_in": 0.5} for name, share in zip(("textures", "svhn"), fpr)}
+    shares = dict(zip(("textures", "svhn")[: len(fpr)], fpr, strict=True))
+    ood = {name: {"fpr95": share, "auroc": 0.5, "aupr_in": 0.5} for name, share in shares.items()}
     fields = {"name": f"default/cifar10/wrn-40-2/{method}/seed-{seed}", "protocol": "default", "id_set": "cifar10"}
     fields |= {"network": "wrn-40-2", "method": method, "seed": seed, "status": "done", "id_accuracy": accuracy}
     data = {"ood": {name: {"images": 10} for name in ood}}
@@ -98,9 +99,7 @@ def small_document(**changes) -> Document:
     cells = [cell("ce", seed, (0.4 + seed / 100, 0.2), 0.95) for seed in range(3)]
     cells += [cell("sr", seed, (0.2, 0.1 + seed / 50), 0.94) for seed in range(3)]
     machine = {"cpu": "C", "cores": 2, "gpu": None, "versions": {"torch": "2"}}
-    return Document(
-        profile="gpu", steps=None, experiment=small(), cells=cells, environments={"e": machine}, **changes
-    )
+    return Document(profile="gpu", steps=None, experiment=small(), cells=cells, environments={"e": machine}, **changes)
 
 
 def test_intervals_are_students():

@@ -25,9 +25,7 @@ def reproduce(
     ] = None,
     profile: Annotated[
         str,
-        typer.Option(
-            help="gpu: the paper's recipe in full. cpu: the same in little, on two cores. smoke: on digits, in a minute."
-        ),
+        typer.Option(help="gpu: the paper's recipe in full. cpu: the same in little, on two cores. smoke: on digits."),
     ] = "cpu",
     smoke: Annotated[bool, typer.Option("--smoke", help="The same as --profile smoke.")] = False,
     only: Annotated[

@@ -145,9 +145,7 @@ def _named(cell: Cell, text: str) -> bool:
 # ---- trainings ------------------------------------------------------------------------------------------------------
 
 
-def _with_run(
-    cell: Cell, experiment: Experiment, choices: Choices, inputs: Inputs, ood: dict[str, str]
-) -> Cell:
+def _with_run(cell: Cell, experiment: Experiment, choices: Choices, inputs: Inputs, ood: dict[str, str]) -> Cell:
     method = experiment.methods[cell.method]
     if method.unavailable:
         return replace(cell, reason=method.unavailable)
@@ -289,9 +287,7 @@ def _evaluated_once(cells: Sequence[Cell], experiment: Experiment, inputs: Input
             }
             fingerprint = _hash(depends)
             folder = run.folder / f"eval-{cell.protocol}-{fingerprint[:10]}"
-            cell = replace(
-                cell, evaluation=replace(evaluation, folder=folder, fingerprint=fingerprint, scores=wanted)
-            )
+            cell = replace(cell, evaluation=replace(evaluation, folder=folder, fingerprint=fingerprint, scores=wanted))
         done.append(cell)
     return done
 

@@ -83,7 +83,9 @@ def read_document(path: Path) -> Document:
     try:
         return Document.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
-        reason = f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}" if isinstance(error, ValidationError) else error
+        reason = (
+            f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}" if isinstance(error, ValidationError) else error
+        )
         raise InputError(f"{path}: cannot be read ({reason}); remove it and run `srood reproduce` again") from error
 
 

@@ -125,7 +125,7 @@ def blobs(count: int) -> np.ndarray:
 
 
 def _write_held_out(folder: Path, id_set: str) -> None:
-    """A random part of the corpus: all its row numbers, and the images of those that show no ID class by their label."""
+    """A random part of the corpus: all its row numbers, and the images of those whose label shows no ID class."""
     from train.demo_images import write_images
 
     source = datasets.resolve(HELD_OUT_OF)

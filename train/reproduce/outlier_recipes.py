@@ -150,4 +150,3 @@ def _write_random(plan: OutlierPlan) -> None:
     manifest = {"config": {"image_size": config.image_size, "size": config.size, "seed": config.seed}}
     write_set(plan.path, iter([columns]), 1, manifest, scratch)
     scratch.rmdir()
-

@@ -1,4 +1,4 @@
-"""The page of all results, docs/results.md: made of the documents in results/reproduce, with no figure typed by hand."""
+"""The page of all results, docs/results.md: made of the documents in results/reproduce, no figure typed by hand."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ and no figure on it was typed. What has not been run is said to be so, with the 
 
 - An experiment is a file of [manifests/experiments](../manifests/experiments): networks, ID sets, methods with their
   settings, OOD sets, seeds, and the published values. Profile `gpu` is the paper's recipe in full, with three seeds and
-  under both protocols ([training.md](training.md) has what they differ in); `cpu` is a ResNet-20 on CIFAR-10, tuned for a
-  stated number of steps; `smoke` runs on digits, and its figures mean nothing.
+  under both protocols ([training.md](training.md) has what they differ in); `cpu` is a ResNet-20 on CIFAR-10, tuned for
+  a stated number of steps; `smoke` runs on digits, and its figures mean nothing.
 - A cell is a method on a network, ID set and seed. Its training is a run folder under `runs/reproduce`, named by a
   fingerprint of its settings, images and outliers. What is finished is found again, also by other tables; what was
-  interrupted goes on with the same command. `--dry-run` lists the cells with the commands that make each again, and so do
-  the JSON files, with fingerprints of all images, versions, hardware and seconds.
-- Every table has a control: cross entropy alone, from the same weights, with the same seed and number of steps. The last
-  column of figures is the difference between runs of the same seed.
-- Intervals are Student's t at 95 %, over seeds. With three seeds they are wide: t is 4.3. Where tuning starts from one given
-  classifier, as under `cpu`, they are over tuning alone. They say nothing of other outlier sets or other OOD images.
+  interrupted goes on with the same command. `--dry-run` lists the cells with the commands that make each again, and so
+  do the JSON files, with fingerprints of all images, versions, hardware and seconds.
+- Every table has a control: cross entropy alone, from the same weights, with the same seed and number of steps; for
+  curation, outliers drawn at random. The last column of figures is the difference between runs of the same seed.
+- Intervals are Student's t at 95 %, over seeds. With three seeds they are wide: t is 4.3. Where tuning starts from one
+  given classifier, as under `cpu`, they are over tuning alone. They say nothing of other OOD images.
 - FPR95 is that of the paper's text: the share of OOD images accepted where 95 % of ID images are
-  ([metrics.md](metrics.md)). AUPR depends on the ratio of ID to OOD images, which is the paper's under its protocol only.
+  ([metrics.md](metrics.md)). AUPR depends on the ratio of ID to OOD images, which is the paper's under its protocol
+  only.
 - A set that cannot be had is missing, and the mean says of how many sets it is.
 
 OOD sets that the experiments make: `photographs` are crops of pictures that come with scikit-image and scikit-learn,
-`blobs` smoothed noise (after Hendrycks et al., ICLR 2019), `tiny-imagenet-held-out` the rows among 2,000 of Tiny ImageNet
-that show no ID class by their label; no outlier set, curated or not, holds any of the 2,000.
+`blobs` smoothed noise (after Hendrycks et al., ICLR 2019), `tiny-imagenet-held-out` those of 2,000 rows of Tiny ImageNet
+whose label shows no ID class; no outlier set, curated or not, holds any of the 2,000.
 """
 
 
@@ -61,7 +62,12 @@ def write_page(page: Path, results: Path) -> list[Path]:
     """
     folder = page.with_suffix("")
     drawn = {key: plots.draw(document, folder) for key, document in documents_in(results).items()}
-    write_text(page, text_of(results, page.parent, {key: [path.name for path in paths] for key, paths in drawn.items()}, folder.name))
+    write_text(
+        page,
+        text_of(
+            results, page.parent, {key: [path.name for path in paths] for key, paths in drawn.items()}, folder.name
+        ),
+    )
     wanted = {path for paths in drawn.values() for path in paths}
     for path in folder.glob("*.png") if folder.is_dir() else ():
         if path not in wanted:
@@ -112,8 +118,8 @@ def recipe(experiment: Experiment) -> str:
     steps = {**experiment.tune}
     tuning = f"{steps['max_steps']:,} steps" if "max_steps" in steps else f"{steps.get('epochs', 10)} epochs"
     start = "the weights at hand, where there are such, else pretrained" if experiment.checkpoint else "pretrained"
-    seeds = ", ".join(map(str, experiment.seeds))
-    return f"{', '.join(experiment.networks)} on {', '.join(experiment.id_sets)}; {start}, then tuned for {tuning}; seeds {seeds}.\n"
+    what = f"{', '.join(experiment.networks)} on {', '.join(experiment.id_sets)}"
+    return f"{what}; {start}, then tuned for {tuning}; seeds {', '.join(map(str, experiment.seeds))}.\n"
 
 
 def made_on(document: Document, file: str) -> str:

@@ -136,7 +136,8 @@ def _written(planned: Planned, results: Path, failed: dict[str, str]) -> Documen
 def _counted(planned: Planned) -> str:
     without = sum(cell.run is None for cell in planned.chosen)
     finished = sum(is_finished(cell) for cell in planned.chosen)
-    return f"{len(planned.chosen)} cells: {finished} finished, {len(planned.chosen) - finished - without} to make, {without} that cannot be had"
+    count = len(planned.chosen)
+    return f"{count} cells: {finished} finished, {count - finished - without} to make, {without} that cannot be had"
 
 
 def _fingerprint(cell: Cell) -> str:

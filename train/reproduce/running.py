@@ -1,4 +1,4 @@
-"""Making what cells need: made sets, outlier sets, trainings and evaluations, each once, and found again when finished."""
+"""Making what cells need: made sets, outlier sets, trainings and evaluations, each of them once."""
 
 from __future__ import annotations
 

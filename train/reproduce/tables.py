@@ -38,8 +38,8 @@ def notes(document: Document) -> list[str]:
     )
     if experiment.control is not None:
         lines.append(
-            f"Against {experiment.methods[experiment.control].title}: the mean difference between runs of the same seed "
-            "and number of steps ± half of its t interval."
+            f"Less {experiment.methods[experiment.control].title}: mean difference between runs of the same seed and "
+            "number of steps ± half of its t interval."
         )
     done = [cell for cell in document.cells if cell.status == "done"]
     if done:
