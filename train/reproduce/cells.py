@@ -55,10 +55,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation of a run: on which OOD sets, by which scores, and how. `ood` has places by name."""
+    """An evaluation of a run: on which OOD sets, by which scores, and how.
+
+    `id_spec` is the place of the ID set, and `ood` has places by name.
+    """
 
     folder: Path
     fingerprint: str
+    id_spec: str
     ood: dict[str, str]
     scores: tuple[str, ...]
     protocol: str | None
@@ -160,9 +164,8 @@ def _with_run(cell: Cell, experiment: Experiment, choices: Choices, inputs: Inpu
                 raise
             return replace(cell, reason=str(error))
     paper = cell.protocol == "paper"
-    evaluation = Evaluation(
-        run.folder, "", ood, (method.score,), "paper" if paper else None, None if paper else experiment.convention
-    )
+    how = ("paper", None) if paper else (None, experiment.convention)
+    evaluation = Evaluation(run.folder, "", inputs.place(cell.id_set, cell.id_set), ood, (method.score,), *how)
     return replace(cell, run=run, evaluation=evaluation)
 
 
@@ -175,9 +178,7 @@ def _start(cell: Cell, experiment: Experiment, choices: Choices, inputs: Inputs)
         fingerprint = file_sha256(weights)
         return Run(choices.out / f"{label}-weights-{fingerprint[:10]}", weights, fingerprint)
     settings = {**_common(cell, experiment, choices, inputs), **experiment.pretrain}
-    if choices.steps is not None:
-        settings["max_steps"] = choices.steps
-    config = make_config(PretrainConfig, settings)
+    config = make_config(PretrainConfig, _cut(settings, choices.steps))
     return _run(config, label, cell, choices, inputs)
 
 
@@ -212,8 +213,7 @@ def _tuned(
         )
     settings = {**_common(cell, experiment, choices, inputs), **experiment.tune, **(method.train or {})}
     settings |= {"checkpoint": start.weights} | ({"outliers": (str(outliers.path),)} if outliers else {})
-    if choices.steps is not None:
-        settings["max_steps"] = choices.steps
+    settings = _cut(settings, choices.steps)
     if cell.protocol == "paper":
         settings = {**paper_protocol(make_config(TuneConfig, settings).workflow), **settings}
     config = make_config(TuneConfig, settings)
@@ -225,6 +225,11 @@ def _common(cell: Cell, experiment: Experiment, choices: Choices, inputs: Inputs
     shared = {"id": inputs.place(cell.id_set, cell.id_set), "model": cell.network, "seed": cell.seed}
     sized = {} if experiment.image_size == 32 else {"image_size": experiment.image_size}
     return shared | sized | ({} if choices.device == "auto" else {"device": choices.device})
+
+
+def _cut(settings: dict[str, Any], steps: int | None) -> dict[str, Any]:
+    """Settings of a training of no more than so many steps."""
+    return settings if steps is None else {**settings, "max_steps": min(settings.get("max_steps", steps), steps)}
 
 
 def _run(

@@ -27,7 +27,7 @@ def commands_of(cell: Cell, inputs: str) -> list[str]:
     lines = _of_run(run)
     options: dict[str, Any] = {"ood": list(evaluation.ood.values()), "score": list(evaluation.scores)}
     if run.config is None:
-        options |= {"model": cell.network, "id": cell.id_set}
+        options |= {"model": cell.network, "id": evaluation.id_spec}
     options |= {"protocol": evaluation.protocol, "convention": evaluation.convention, "out": evaluation.folder}
     lines.append(_line(["srood", "eval", str(run.subject)], options))
     made = bool(run.made) or any(spec != name for name, spec in evaluation.ood.items())

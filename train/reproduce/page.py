@@ -46,8 +46,8 @@ and no figure on it was typed. What has not been run is said to be so, with the 
 - A set that cannot be had is missing, and the mean says of how many sets it is.
 
 OOD sets that the experiments make: `photographs` are crops of pictures that come with scikit-image and scikit-learn,
-`blobs` smoothed noise (after Hendrycks et al., ICLR 2019), `tiny-imagenet-held-out` those of 2,000 rows of Tiny ImageNet
-whose label shows no ID class; no outlier set, curated or not, holds any of the 2,000.
+`blobs` smoothed noise (after Hendrycks et al., ICLR 2019), `tiny-imagenet-held-out` those of 2,000 rows of Tiny
+ImageNet whose label shows no ID class; no outlier set, curated or not, holds any of the 2,000.
 """
 
 

@@ -60,7 +60,7 @@ class Runner:
             cell.run.subject,
             list(evaluation.ood.values()),
             model=cell.network if given else None,
-            id_set=self.inputs.place(cell.id_set, cell.id_set) if given else None,
+            id_set=evaluation.id_spec if given else None,
             out=evaluation.folder,
             protocol=evaluation.protocol,
             convention=evaluation.convention,
