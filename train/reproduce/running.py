@@ -134,7 +134,8 @@ def outcome(cell: Cell) -> dict[str, Any] | None:
     record = _record(cell.evaluation.folder)
     assert record is not None
     result = read_result(cell.evaluation.folder / RESULT_FILE)
-    names = {spec: name for name, spec in cell.evaluation.ood.items()}
+    # in the order asked for; the places may be others, where the folder was moved
+    by_set = dict(zip(cell.evaluation.ood, result["ood"].values(), strict=True))
     outliers = {}
     if cell.run.outliers is not None:
         entries = runs.read_record(cell.run.folder)["outliers"]
@@ -142,17 +143,13 @@ def outcome(cell: Cell) -> dict[str, Any] | None:
     return {
         "id_accuracy": result["id_accuracy"],
         "scores": {
-            score: {names[spec]: entry["scores"][score] for spec, entry in result["ood"].items()}
-            for score in cell.evaluation.scores
+            score: {name: entry["scores"][score] for name, entry in by_set.items()} for score in cell.evaluation.scores
         },
         "seconds": {name: round(value, 1) for name, value in record["seconds"].items()},
         "environment": record["environment"],
         "data": {
             "id": {key: result["id"][key] for key in ("fingerprint", "images")},
-            "ood": {
-                names[spec]: {key: entry[key] for key in ("fingerprint", "images")}
-                for spec, entry in result["ood"].items()
-            },
+            "ood": {name: {key: entry[key] for key in ("fingerprint", "images")} for name, entry in by_set.items()},
             **outliers,
         },
         "weights": result["weights"]["sha256"],
