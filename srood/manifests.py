@@ -18,7 +18,7 @@ def folder() -> Path:
 
 
 def names(kind: str) -> list[str]:
-    """Names of the packaged files of one kind (``datasets``, ``sources``, ``exclusions`` or ``ood``), sorted."""
+    """Names of the packaged files of a kind (``datasets``, ``ood``, ``experiments`` ...), sorted."""
     return sorted(path.stem for path in (folder() / kind).glob("*.yaml"))
 
 

@@ -45,7 +45,7 @@ def test_commands_find_their_files_outside_the_checkout(installed, tmp_path):
 
 
 def test_wheel_holds_the_packaged_yaml_and_console_scripts(installed):
-    for kind in ("datasets", "sources", "exclusions", "ood"):
+    for kind in ("datasets", "sources", "exclusions", "ood", "experiments"):
         packaged = {path.name for path in (installed / "srood" / "manifests" / kind).iterdir()}
         assert packaged == {path.name for path in (ROOT / "manifests" / kind).glob("*.yaml")}
     assert (installed / "srood" / "manifests" / "wordnet" / "nouns.tsv.gz").is_file()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from srood import commands
-from train.commands import demonstration, detection, evaluation, publishing, training
+from train.commands import demonstration, detection, evaluation, publishing, reproduction, training
 
 app = typer.Typer(
     name="srood",
@@ -43,6 +43,7 @@ app.command()(detection.calibrate)
 app.command()(detection.detect)
 app.command()(detection.export)
 app.command()(publishing.push)
+app.command()(reproduction.reproduce)
 app.command()(demonstration.demo)
 
 

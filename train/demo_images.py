@@ -51,16 +51,16 @@ def write_demo_images(folder: Path, seed: int) -> DemoImages:
     digits, labels = load_digits(rng)
     held_out = np.arange(len(digits)) % 4 == 3
     names = [str(number) for number in range(10)]
-    _write(folder / "id" / "train.parquet", [_png(d) for d in digits[~held_out]], labels[~held_out], names)
-    _write(folder / "id" / "test.parquet", [_png(d) for d in digits[held_out]], labels[held_out], names)
+    write_images(folder / "id" / "train.parquet", [png(d) for d in digits[~held_out]], labels[~held_out], names)
+    write_images(folder / "id" / "test.parquet", [png(d) for d in digits[held_out]], labels[held_out], names)
 
     crops, sources = [], []
     for number, name in enumerate(CORPUS_PHOTOGRAPHS):
-        crops += [_png(crop) for crop in cut(photograph(name), CROPS_PER_PHOTOGRAPH, rng)]
+        crops += [png(crop) for crop in cut(photograph(name), CROPS_PER_PHOTOGRAPH, rng)]
         sources += [number] * CROPS_PER_PHOTOGRAPH
     test_digits = digits[held_out]
     leaks = [_jpeg(shift_and_brighten(d, rng)) for d in test_digits[rng.permutation(len(test_digits))[:PLANTED_LEAKS]]]
-    more_digits = [_png(turn(d, rng)) for d in digits[~held_out][:PLANTED_DIGITS]]
+    more_digits = [png(turn(d, rng)) for d in digits[~held_out][:PLANTED_DIGITS]]
     repeats = [crops[row] for row in rng.permutation(len(crops))[:PLANTED_REPEATS]]
     broken = [b"", b"<html>404</html>", crops[0][:200]]
     rows = crops + leaks + more_digits + repeats + broken
@@ -68,15 +68,15 @@ def write_demo_images(folder: Path, seed: int) -> DemoImages:
     kinds = sources + [len(CORPUS_PHOTOGRAPHS)] * len(leaks) + [len(CORPUS_PHOTOGRAPHS) + 1] * len(more_digits)
     kinds += [len(CORPUS_PHOTOGRAPHS)] * (len(repeats) + len(broken))
     order = rng.permutation(len(rows))
-    _write(folder / "corpus.parquet", [rows[i] for i in order], np.array(kinds)[order], corpus_names)
+    write_images(folder / "corpus.parquet", [rows[i] for i in order], np.array(kinds)[order], corpus_names)
     exclusions = folder / "exclude.txt"
     exclusions.write_text("# corpus labels that show an ID class\ndigits\n", encoding="utf-8")
 
     ood = {}
     for name, photographs in OOD_SETS.items():
         cuts = [cut(photograph(p), OOD_IMAGES // len(photographs), rng) for p in photographs]
-        pictures = [_png(picture) for part in cuts for picture in part]
-        ood[name] = _write(folder / "ood" / f"{name}.parquet", pictures, np.full(len(pictures), -1), [])
+        pictures = [png(picture) for part in cuts for picture in part]
+        ood[name] = write_images(folder / "ood" / f"{name}.parquet", pictures, np.full(len(pictures), -1), [])
     planted = {
         "copies of ID test images": len(leaks),
         "images labelled 'digits'": len(more_digits),
@@ -147,7 +147,8 @@ def turn(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(Image.fromarray(image).rotate(float(rng.uniform(-30, 30)), Image.Resampling.BILINEAR))
 
 
-def _png(image: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
+    """An image, (H, W, 3) uint8, as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
@@ -159,7 +160,8 @@ def _jpeg(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: Path, images: Sequence[bytes], labels: np.ndarray, names: Sequence[str]) -> Path:
+def write_images(path: Path, images: Sequence[bytes], labels: np.ndarray, names: Sequence[str]) -> Path:
+    """Encoded images as the Hub stores them, Parquet with columns `image` and `label`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     rows = pa.array([{"bytes": data, "path": None} for data in images], kind)

@@ -56,6 +56,7 @@ def evaluate(
     precision: str = "32-true",
     batch_size: int = 500,
     cache: bool = True,
+    plots: bool = True,
 ) -> dict[str, Any]:
     """Evaluate a classifier, or a seed group of them, as an OOD detector, and write what is found.
 
@@ -69,6 +70,7 @@ def evaluate(
         out: folder to write into; by default the run, or ``runs/eval-<stem>`` for a weights file
         protocol, convention, tpr, scores, draws, draw_size, draw_seed: see `train.evaluation.protocol.settings_of`
         device, precision, batch_size: of the forward pass
+        plots: whether eval-scores.png and eval-roc.png are drawn
         cache: whether outputs are taken from and kept in the folder ``cache`` of the run (of `out` for a weights file)
 
     Returns:
@@ -93,7 +95,7 @@ def evaluate(
     results: dict[str, dict[str, Any]] = {}
     for name, subject in subjects.items():
         kept = (path / name if path.is_dir() else folder) / CACHE if cache else None
-        results[name] = _evaluate_one(subject, images, sets, settings, machine, kept, folder / name)
+        results[name] = _evaluate_one(subject, images, sets, settings, machine, kept, folder / name, plots)
     if list(results) == [""]:
         return {**results[""], "out": str(folder)}
     combined = combine_seeds(path, results)
@@ -109,6 +111,7 @@ def _evaluate_one(
     machine: Machine,
     cache: Path | None,
     folder: Path,
+    plots: bool,
 ) -> dict[str, Any]:
     """Passes, scores, figures and files of one classifier."""
     mean, std = normalisation(subject.id_set, subject.info)
@@ -124,6 +127,8 @@ def _evaluate_one(
     folder.mkdir(parents=True, exist_ok=True)
     _write_result(folder, result)
     write_scores(folder / SCORES_FILE, id_scores, ood_scores)
+    if not plots:
+        return result
     shown = "energy" if "energy" in id_scores else next(iter(id_scores))
     plotted = {name: scores[shown] for name, scores in ood_scores.items()}
     plot_histograms(id_scores[shown], plotted, shown, folder / "eval-scores.png")

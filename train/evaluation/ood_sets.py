@@ -49,8 +49,7 @@ def find_sets(ood: Sequence[str], id_set: str) -> list[OodSet]:
         named = " or ".join(f"--ood {name}" for name in manifests.names("ood"))
         raise InputError(f"--ood: is missing; name OOD sets, like --ood textures --ood cifar100:test, or {named}")
     asked = [found for name in ood for found in (members(name, id_set) if is_group(name) else [OodSet(name)])]
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        resolved = list(pool.map(_resolved, asked))
+    resolved = look_up(asked)
     for found in resolved:
         if found.required and found.reason:
             raise InputError(found.reason)
@@ -74,6 +73,12 @@ def find_sets(ood: Sequence[str], id_set: str) -> list[OodSet]:
         groups = tuple(dict.fromkeys([*before.groups, *found.groups]))
         merged[key] = replace(before, groups=groups, required=before.required or found.required)
     return list(merged.values())
+
+
+def look_up(wanted: Sequence[OodSet]) -> list[OodSet]:
+    """Resolve sets, all at the same time; those that resolve nowhere get a `reason`."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return list(pool.map(_resolved, wanted))
 
 
 def is_group(name: str) -> bool:
