@@ -75,9 +75,10 @@ def cut_short(step: int) -> Iterator[Kind]:
 def flipped(seed: int, count: int) -> Iterator[Kind]:
     """Files with one bit flipped, or a few."""
     allowed = (IMAGE, CORRUPT, NO_IMAGE, "too many pixels", "extreme aspect ratio", "unsupported mode")
-    for number, (name, data) in enumerate(image_files.by_format().items()):
+    for number, name in enumerate(image_files.EXTENSIONS):
         rng = np.random.default_rng([seed, number])
         for repetition in range(count):
+            data = encoded(image_files.blocks(rng), name)  # each another: copies are compared with one another
             spoiled = mutations.flip(data, 1 + repetition % 4, rng)
             file = f"flip{repetition}{image_files.EXTENSIONS[name]}"
             yield Kind(f"{name}, 1 to 4 bits flipped", file, spoiled, allowed)

@@ -150,8 +150,7 @@ def _write_id_set(folder: Path) -> None:
         for number in range(count):
             path = folder / part / f"class{number % 2}" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            low = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
-            path.write_bytes(image_files.encoded(np.repeat(np.repeat(low, 8, 0), 8, 1), "PNG"))
+            path.write_bytes(image_files.encoded(image_files.blocks(rng), "PNG"))
 
 
 def _odd_files(folder: Path, outside: Path) -> Counter[str]:

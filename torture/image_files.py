@@ -26,6 +26,11 @@ def picture(height: int = 40, width: int = 48) -> np.ndarray:
     return np.stack([red, green, (x * 5 + y * 3) % 256], axis=2).astype(np.uint8)
 
 
+def blocks(rng: np.random.Generator) -> np.ndarray:
+    """(32, 32, 3) uint8: squares of random colours, so that no two are copies of one picture."""
+    return rng.integers(0, 256, (4, 4, 3)).astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+
+
 def encoded(image: Image.Image | np.ndarray, kind: str, **options: object) -> bytes:
     """An image file's bytes."""
     buffer = io.BytesIO()
