@@ -32,6 +32,7 @@ from curate.inputs import Inputs
 from curate.leaks import Matches, ProtectedIndex
 from curate.reference import Reference
 from curate.sources import batch_counts, batch_place
+from srood import stopping
 from srood.errors import InputError
 
 RUN = 4  # consecutive batches that an actor reads in one go
@@ -147,7 +148,8 @@ def _join(address: str | None) -> None:
     if address is not None and address != "auto":
         _reach(address)
     try:
-        ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        with stopping.unchanged():  # Ray would take SIGTERM for itself
+            ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (*NOT_JOINED, SystemExit) as error:
         where = f"--ray-address {address}" if address else "--engine ray"
         reason = " ".join(str(error).split()) or type(error).__name__
