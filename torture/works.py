@@ -233,15 +233,17 @@ def _trained(run: Path) -> Result:
 def calibrated(inputs: Path) -> Path:
     """A folder with a calibrated run, an ID set and an OOD set."""
     from digits_images import write_digits
-    from digits_runs import make_run, write_ood
+    from digits_runs import write_ood
 
     root = inputs / "runs"
     if not root.exists():
-        make_run(root / "run", write_digits(root / "id", 40, 40))
         write_ood(root / "ood.parquet")
-        ended = processes.run("srood", "calibrate", root / "run", cwd=inputs)
-        if ended.code:
-            raise RuntimeError(ended.err)
+        small = ("--model=resnet20", "--image-size=16", "--max-steps=1", "--batch-size=8", "--device=cpu")
+        trained = ("srood", "pretrain", "--id", write_digits(root / "id", 40, 40), *small, "--out", root / "run")
+        for words in (trained, ("srood", "calibrate", root / "run", "--device=cpu")):
+            ended = processes.run(*words, cwd=inputs)
+            if ended.code:
+                raise RuntimeError(ended.err)
     return root
 
 
