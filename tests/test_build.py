@@ -14,6 +14,7 @@ from PIL import Image
 
 from curate.build import build
 from curate.config import BuildConfig
+from curate.inputs import resolve_inputs
 from srood import outliers
 from srood.errors import InputError
 
@@ -268,3 +269,20 @@ def test_manifest_holds_no_path_of_this_machine_and_no_time(built, world):
     assert {"recipe", "config", "sources", "stages", "leak_certificate", "id_filter", "contamination"} <= set(
         built.manifest
     )
+
+
+def test_a_file_that_is_gone_since_the_build_began_is_no_bad_image(world, tmp_path):
+    folder, out = tmp_path / "photos", tmp_path / "out" / "mini.h5"
+    folder.mkdir()
+    for number, picture in enumerate(pictures(20, seed=9)):
+        (folder / f"{number:02d}.png").write_bytes(encode(picture))
+    (folder / "99.png").symlink_to(tmp_path / "nowhere")  # is bad from the start
+    settings = config(world, out, source=(str(folder),), size=10)
+    whole = build(replace(settings, out=tmp_path / "whole" / "mini.h5"))
+    assert whole.manifest["stages"][0]["dropped"] == {"unreadable file": 1}
+    inputs, taken = resolve_inputs(settings), (folder / "05.png").read_bytes()
+    (folder / "05.png").unlink()
+    with pytest.raises(InputError, match=r"photos/05\.png: is gone since the build began; put it back; the same"):
+        build(settings, inputs=inputs)
+    (folder / "05.png").write_bytes(taken)
+    assert files(build(settings).out.parent) == files(whole.out.parent)

@@ -38,6 +38,7 @@ time.time = lambda: _real() + (0, 1e8, -3e8, 9e8)[next(_count) % 4]
 """
 ROOM = "64m"
 OUTPUTS = ("curate build", "srood train", "curate pull", "curate merge", "curate export", "curate rebuild")
+FILES = ("srood detect", "srood eval")  # written in one go: little can be met on the way
 NOT_ALLOWED = "not tried: mounting is not allowed here"
 
 
@@ -53,8 +54,12 @@ def disks_and_clocks(effort: Effort) -> Iterator[Trial]:
             yield from several(effort, 3, lambda i, w=work, u=whole: _read_only(effort, w, u, i))
             yield from several(effort, 5, lambda i, w=work, u=whole: _clock(effort, w, u, i))
             yield from several(effort, 4, lambda i, w=work, u=whole: _output_removed(effort, w, u, i))
+    for name in () if effort.quick else FILES:
+        work = known[name]
+        whole = undisturbed(work, effort.folder / name.replace(" ", "-"))
+        yield from several(effort, 5, lambda i, w=work, u=whole: _limited(effort, w, u, i))
     if not effort.quick:
-        yield from several(effort, 10, lambda i: _input_gone(effort, i))
+        yield from several(effort, 12, lambda i: _input_gone(effort, i))
 
 
 @contextmanager

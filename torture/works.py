@@ -148,7 +148,7 @@ def files(folder: Path) -> Result:
 def works(folder: Path) -> dict[str, Work]:
     """All of them; their inputs are made in `folder`."""
     inputs = folder / "inputs"
-    return {work.name: work for work in (_build(inputs), _train(inputs), *_of_sets(inputs))}
+    return {work.name: work for work in (_build(inputs), _train(inputs), *_of_sets(inputs), *_of_runs(inputs))}
 
 
 SOURCES = 6  # each is a batch of its own
@@ -228,6 +228,45 @@ def _trained(run: Path) -> Result:
         "metrics": json.dumps(log).encode(),
         "names": names,
     }
+
+
+def calibrated(inputs: Path) -> Path:
+    """A folder with a calibrated run, an ID set and an OOD set."""
+    from digits_images import write_digits
+    from digits_runs import write_ood
+
+    root = inputs / "runs"
+    if not root.exists():
+        write_ood(root / "ood.parquet")
+        small = ("--model=resnet20", "--image-size=16", "--max-steps=1", "--batch-size=8", "--device=cpu")
+        trained = ("srood", "pretrain", "--id", write_digits(root / "id", 40, 40), *small, "--out", root / "run")
+        for words in (trained, ("srood", "calibrate", root / "run", "--device=cpu")):
+            ended = processes.run(*words, cwd=inputs)
+            if ended.code:
+                raise RuntimeError(ended.err)
+    return root
+
+
+def _of_runs(inputs: Path) -> list[Work]:
+    def detect(folder: Path) -> Iterator[Case]:
+        root, out = calibrated(inputs), folder / "out"
+        out.mkdir()
+        words = ("srood", "detect", root / "run", root / "ood.parquet", "--out", out / "found.jsonl")
+        yield Case(words, out, lambda: words, lambda: files(out))
+
+    def evaluate(folder: Path) -> Iterator[Case]:
+        root, run = calibrated(inputs), folder / "run"
+        shutil.copytree(root / "run", run)
+        words = ("srood", "eval", run, "--ood", root / "ood.parquet", "--device", "cpu")
+
+        def result() -> Result:  # the names of all files, and what was measured
+            found = files(run)
+            names = "\n".join(sorted(found)).encode()
+            return {"names": names, "eval.json": found.get("eval.json", b"").replace(str(folder).encode(), b"")}
+
+        yield Case(words, run, lambda: words, result, at_first=len(list(run.iterdir())))
+
+    return [Work("srood detect", detect), Work("srood eval", evaluate)]
 
 
 def sets(inputs: Path) -> Path:

@@ -31,6 +31,7 @@ from curate.inputs import Inputs
 from curate.leaks import Matches, ProtectedIndex
 from curate.reference import Reference
 from curate.sources import batch_counts, batch_place
+from srood import stopping
 from srood.errors import InputError
 
 RUN = 4  # consecutive batches that an actor reads in one go
@@ -145,8 +146,14 @@ def _join(address: str | None) -> None:
     if address is not None and address != "auto":
         _reach(address)
     try:
+<<<<<<< HEAD
         ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (Exception, SystemExit) as error:  # Ray raises bare exceptions too, and may end the process
+=======
+        with stopping.unchanged():  # Ray would take SIGTERM for itself
+            ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (*NOT_JOINED, SystemExit) as error:
+>>>>>>> kills
         where = f"--ray-address {address}" if address else "--engine ray"
         reason = " ".join(str(error).split()) or type(error).__name__
         advice = "see that this machine has memory and disk"
