@@ -146,14 +146,9 @@ def _join(address: str | None) -> None:
     if address is not None and address != "auto":
         _reach(address)
     try:
-<<<<<<< HEAD
-        ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (Exception, SystemExit) as error:  # Ray raises bare exceptions too, and may end the process
-=======
         with stopping.unchanged():  # Ray would take SIGTERM for itself
             ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (*NOT_JOINED, SystemExit) as error:
->>>>>>> kills
+    except (Exception, SystemExit) as error:  # Ray raises bare exceptions too, and may end the process
         where = f"--ray-address {address}" if address else "--engine ray"
         reason = " ".join(str(error).split()) or type(error).__name__
         advice = "see that this machine has memory and disk"
