@@ -9,4 +9,9 @@ AREAS: dict[str, Area] = {
     "load": load.trials,
     "secrets": secrets.trials,
     "determinism": determinism.trials,
+from torture.archives import hostile_archives
+from torture.trial import Area
+
+AREAS: dict[str, Area] = {
+    "hostile archives": hostile_archives,
 }

@@ -1,0 +1,32 @@
+"""Reads images as a build does: `python -m torture.reading SPEC` prints a hash of each and the reasons for the others."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+
+from srood import commands
+from srood.datasets import resolve
+from srood.images import decode_to_size
+from srood.outliers import pixel_sha256
+
+
+def main() -> None:
+    """Print what a spec gives."""
+    commands.run(_read)
+
+
+def _read() -> None:
+    good, reasons = [], Counter[str]()
+    for row in resolve(sys.argv[1]).rows():
+        found = decode_to_size(row.data, 32)
+        if isinstance(found, str):
+            reasons[found] += 1
+        else:
+            good.append(pixel_sha256(found))
+    print(json.dumps({"good": good, "reasons": reasons}))
+
+
+if __name__ == "__main__":
+    main()
