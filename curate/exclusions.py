@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from curate import semantics, sources, wordnet
-from srood import datasets, manifests, parquet
+from srood import datasets, manifests, parquet, yaml_files
 from srood.containers.parquet_file import ParquetImages
 from srood.errors import InputError
 from srood.files import write_text
@@ -136,6 +136,7 @@ def explain(id_name: str, corpus: str | None = None) -> dict[str, Any]:
     exclusions, text, lines = load_for(id_name, () if packaged else class_names_of(id_name))
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     content = yaml.load(text, Loader=loader)  # nosec B506  # a safe loader either way
+    content = yaml_files.parse(text)
     classes = []
     for label in dict.fromkeys([*content["synsets"], *(content.get("words") or ())]):
         synsets = content["synsets"].get(label, {})

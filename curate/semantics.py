@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from srood import yaml_files
 from srood.errors import InputError
 
 WNID = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?!\d)")
@@ -67,6 +68,7 @@ def load_exclusions(path: str | Path) -> Exclusions:
         try:
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
             content = yaml.load(text, Loader=loader)  # nosec B506  # a safe loader either way
+            content = yaml_files.parse(text)
         except yaml.YAMLError as error:
             where = str(error).replace("\n", " ")
             raise InputError(f"{path}: not valid YAML ({where}); {FORMS}") from None

@@ -7,6 +7,8 @@ read again without a network. Nothing here knows what is in the files.
 from __future__ import annotations
 
 import fnmatch
+import functools
+import hashlib
 import io
 import json
 import os
@@ -26,29 +28,38 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of a dataset repository at a commit: `size` in bytes, `sha256` (hex) where the Hub knows it (LFS)."""
+    """One file of a dataset repository at a commit: `size` in bytes, and what the Hub states of its content.
+
+    `sha256` (hex) is known of large files (LFS), `git_sha1`, Git's hash of the others; both are None where the listing
+    is of the cache alone.
+    """
 
     repo: str
     commit: str
     name: str
     size: int
     sha256: str | None = None
+    git_sha1: str | None = None
 
     def __str__(self) -> str:
         return f"hf://{self.repo}@{self.commit}/{self.name}"
 
     def cached(self) -> Path | None:
-        """The file's path in the Hub's cache, or None where it was not downloaded yet."""
+        """The file's path in the Hub's cache, or None where it was not downloaded yet.
+
+        Raises:
+            InputError: what lies there is not what the Hub states.
+        """
         from huggingface_hub import try_to_load_from_cache
 
         path = try_to_load_from_cache(self.repo, self.name, revision=self.commit, repo_type="dataset")
-        return Path(path) if isinstance(path, str) else None
+        return self._checked(Path(path)) if isinstance(path, str) else None
 
     def fetch(self) -> Path:
         """The file's path in the Hub's cache, downloading it if need be.
 
         Raises:
-            InputError: it cannot be downloaded.
+            InputError: it cannot be downloaded, or what came is not what the Hub states.
         """
         from huggingface_hub import hf_hub_download
 
@@ -57,9 +68,24 @@ class HubFile:
             return path
         self.read(0, 1)  # says within seconds what stands in the way
         try:
-            return Path(hf_hub_download(self.repo, self.name, repo_type="dataset", revision=self.commit))
+            path = Path(hf_hub_download(self.repo, self.name, repo_type="dataset", revision=self.commit))
         except Exception as error:
             raise InputError(f"{self}: {explain(error)}") from error
+        return self._checked(path)
+
+    def _checked(self, path: Path) -> Path:
+        """A file of the cache, if it is what the Hub states: its content is hashed once in a process."""
+        found = path.stat()
+        good = found.st_size == self.size
+        if good and (self.sha256 or self.git_sha1):
+            expected = self.sha256 or self.git_sha1
+            identity = (found.st_ino, found.st_size, found.st_mtime_ns)
+            good = _hash_of(path.resolve(), identity, git=self.sha256 is None) == expected
+        if not good:
+            raise InputError(
+                f"{self}: its copy in the cache is not what the Hub states; remove {path} to fetch it again"
+            )
+        return path
 
     def read(self, start: int, end: int, waits: Sequence[float] = WAITS) -> bytes:
         """Bytes `start` to `end` (not included), by an HTTP range request; `waits` in seconds before further tries.
@@ -91,6 +117,16 @@ class HubFile:
     def open(self, waits: Sequence[float] = WAITS) -> io.RawIOBase:
         """The file as a seekable stream that requests only the bytes that are read; `waits` as in `read`."""
         return _RangeStream(self, waits)
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash_of(path: Path, identity: tuple[int, int, int], git: bool) -> str:
+    """SHA-256 (hex) of a file, or Git's SHA-1 of it; `identity` changes when the file does."""
+    digest = hashlib.sha1(b"blob %d\0" % identity[1], usedforsecurity=False) if git else hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 class _RangeStream(io.RawIOBase):
@@ -156,7 +192,11 @@ def listing(repo: str, revision: str) -> Listing:
         raise InputError(f"hf://{repo}@{revision}: {explain(error)}") from error
     commit = info.sha or revision
     files = [
-        HubFile(repo, commit, item.rfilename, item.size or 0, item.lfs.sha256 if item.lfs else None)
+        HubFile(
+            *(repo, commit, item.rfilename, item.size or 0),
+            sha256=item.lfs.sha256 if item.lfs else None,
+            git_sha1=None if item.lfs else item.blob_id,
+        )
         for item in sorted(info.siblings or [], key=lambda item: item.rfilename)
     ]
     licences = info.card_data.get("license") if info.card_data else None

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from srood import yaml_files
 from srood.errors import InputError
 
 
@@ -33,7 +34,7 @@ def read_yaml(path: Path) -> Any:
         InputError: the file cannot be read or is not YAML; the message names file and line.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml_files.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:

@@ -18,9 +18,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from srood import json_documents, manifest_fields
 from srood.errors import InputError
 from srood.files import reserve, sync_folder
-from srood.hdf5 import open_plain
+from srood.hdf5 import check_stored, open_plain
 
 FORMAT = "srood-outliers"
 SCHEMA_VERSION = 1
@@ -100,7 +101,8 @@ def write_set(
     }
     text = json.dumps(document, sort_keys=True, ensure_ascii=True, allow_nan=False)
     finished = scratch / out.name
-    _write_h5(finished, {"manifest": np.bytes_(text)})
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    _write_h5(finished, {"manifest": np.bytes_(text), "manifest_sha256": np.bytes_(digest)})
     put_in_place(finished, out, [entry["file"] for entry in table + described])
     return out
 
@@ -199,6 +201,9 @@ class OutlierSet:
         manifest = read_manifest(path)
         for problem in _shard_problems(path, manifest, check_hashes):
             raise InputError(f"{problem}; build the set again, or restore the file")
+        for entry in manifest["shards"]:
+            for problem in _column_problems(path.parent / entry["file"], entry["rows"], manifest):
+                raise InputError(f"{path.parent / entry['file']}: {problem}; do not use this file")
         return cls(path, manifest, hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest())
 
     @property
@@ -260,9 +265,14 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
             shard = " (it looks like a shard; name the manifest beside it)" if "image" in file else ""
             raise InputError(f"{path}: is not the manifest of an outlier set{shard}")
         try:
-            document = json.loads(file["manifest"][()])
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path}: its manifest is damaged; build the set again") from error
+            check_stored(file["manifest"])
+            text = bytes(file["manifest"][()])
+            stored = bytes(file["manifest_sha256"][()]).decode() if "manifest_sha256" in file else None
+            document = json_documents.parse(text)
+        except (ValueError, TypeError, OSError, RuntimeError, KeyError, MemoryError) as error:
+            raise InputError(f"{path}: its manifest is damaged ({_line(error)}); build the set again") from error
+    if stored is not None and hashlib.sha256(text).hexdigest() != stored:
+        raise InputError(f"{path}: was altered (its manifest's SHA-256 is another); build the set again")
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise InputError(f"{path}: is not the manifest of an outlier set")
     if document.get("schema_version") != SCHEMA_VERSION:
@@ -275,9 +285,26 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     if not isinstance(shards, list) or not all(_is_described(entry) for entry in shards + evidence):
         raise InputError(f"{path}: its table of shards is damaged; build the set again")
     for entry in shards + evidence:
-        if Path(entry["file"]).name != entry["file"]:
-            raise InputError(f"{path}: names a file outside its folder ({entry['file']}); do not use this file")
+        if Path(entry["file"]).name != entry["file"] or "\0" in entry["file"] or not entry["file"]:
+            raise InputError(f"{path}: names a file outside its folder ({entry['file']!r}); do not use this file")
+        # in the Hub's cache manifest and shards are links, to one folder
+        if (path.parent / entry["file"]).resolve().parent != path.resolve().parent:
+            raise InputError(f"{path.parent / entry['file']}: is a link to another folder; put the file itself there")
+    if not all(_is_count(entry.get("rows")) for entry in (document, *shards)):
+        raise InputError(f"{path}: its table of shards does not say how many rows there are; build the set again")
+    if document["rows"] != sum(entry["rows"] for entry in shards):
+        raise InputError(f"{path}: says {document['rows']} rows, and its shards another number; build the set again")
+    if problem := manifest_fields.problem(document):
+        raise InputError(f"{path}: its manifest is damaged ({problem}); build the set again")
     return document
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_described(entry: Any) -> bool:
@@ -328,6 +355,24 @@ def _evidence_problems(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
     file = path.parent / entry["file"]
     if file.is_file() and (file.stat().st_size != entry["bytes"] or file_sha256(file) != entry["sha256"]):
         yield f"{file}: was altered (its SHA-256 is not the manifest's)"
+
+
+def _column_problems(shard: Path, rows: int, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Columns that are not of the manifest's rows, or not stored as they are read: checked before any is read."""
+    size = (manifest.get("config") or {}).get("image_size")
+    with open_plain(shard) as file:
+        for name in file:
+            data = file[name]
+            wanted = (rows, size, size, 3) if name == "image" and size is not None else (rows,)
+            if data.shape[: len(wanted)] != wanted:
+                yield f"its column '{name}' is {data.shape}, by the manifest {wanted}"
+            elif data.dtype.kind not in "biufS" or (name == "image" and data.dtype != np.uint8):
+                yield f"its column '{name}' is of type {data.dtype}"
+            else:
+                try:
+                    check_stored(data)
+                except ValueError as error:
+                    yield f"its column '{name}' {error}"
 
 
 def _row_problems(shard: Path) -> Iterator[str]:

@@ -217,7 +217,7 @@ def class_names(parts: Sequence[ParquetPart], columns: Columns) -> tuple[str, ..
         try:
             features: dict[str, Any] = json.loads(metadata).get("info", {}).get("features", {})
             names = (features.get(label) or {}).get("names")
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise _unreadable(str(parts[0]), error) from error
         if names:
             return tuple(str(name) for name in names)

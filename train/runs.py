@@ -97,7 +97,7 @@ def read_record(run: Path) -> dict[str, Any]:
     path = run / RECORD_FILE
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); is {run} a run folder?") from error
 
 

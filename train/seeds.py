@@ -96,7 +96,7 @@ def read_seeds(folder: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return {name: document[name] for name in ("seeds", "runs", "config")}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove the folder and start again") from error
 
 

@@ -8,6 +8,7 @@ is read as one where an image has such a companion.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,7 @@ from srood.images import MAX_BYTES, Unusable
 LABEL_EXTENSIONS = ("cls", "json", "txt")  # in order of preference
 LABEL_KEYS = ("label_name", "label", "cls", "class", "class_name", "class_label")
 MAX_LABEL = 64 << 10  # bytes of a label file
+MAX_HEADER = 4 << 20  # bytes of a pax or GNU header: a long name; tarfile takes as many as it claims
 MAX_TEXTS = 1000  # distinct texts, beyond which texts of half the rows or more are captions and no labels
 
 
@@ -120,8 +122,10 @@ Entry = tuple[tarfile.TarInfo, bytes]  # a member, and the content of a small la
 def _entries(path: Path) -> Iterator[Entry]:
     """Members of an archive in order; raises InputError where it is damaged."""
     try:
-        with tarfile.open(path, "r:") as archive:
+        with _Bounded(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             while (member := archive.next()) is not None:
+                if member.size < 0:  # the next header would be one before it, for ever
+                    raise tarfile.ReadError(f"negative size at byte {member.offset:,}")
                 archive.members = []  # type: ignore[attr-defined]  # tarfile keeps them all, of archives of any size
                 extension = member.name.rpartition(".")[2].lower()
                 content = b""
@@ -135,6 +139,15 @@ def _entries(path: Path) -> Iterator[Entry]:
                     raise tarfile.ReadError(f"damaged at byte {archive.offset:,}")
     except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError, RecursionError) as error:
         raise unreadable(path, error, "tar") from error
+
+
+class _Bounded(io.FileIO):
+    """A file of which no more is read at once than a header may have."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= MAX_HEADER:
+            raise tarfile.ReadError(f"a header of more than {MAX_HEADER:,} bytes before byte {self.tell():,}")
+        return super().read(size)
 
 
 def _samples(entries: Iterable[Entry], archive: int) -> Iterator[tuple[Member, dict[str, str]]]:

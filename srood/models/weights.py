@@ -8,6 +8,7 @@ All are optional when read.
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,12 @@ from srood.files import replace_file
 from srood.models import MODEL_CHOICES, Classifier, build_model
 
 Triple = tuple[float, float, float]
+# weights_only reads tensors and plain values, and refuses what would run code; a state_dict may lie within
+CONVERT = (
+    "import sys, torch; from safetensors.torch import save_file; "
+    "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
+    "save_file({k: v.clone().contiguous() for k, v in d.items()}, sys.argv[2])"
+)
 MODEL_FILE = "model.safetensors"  # in a run folder
 
 
@@ -56,11 +63,14 @@ def read_info(path: Path) -> WeightsInfo:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise InputError(
-            f"{path}: is not a safetensors file ({error}); pickled checkpoints (.pt, .pth) can run code and are not "
-            "read: load it where you trust it and save its state_dict with safetensors.torch.save_file"
-        ) from error
+    except (SafetensorError, OSError, ValueError, MemoryError) as error:
+        if _is_pickle(path):
+            out = shlex.quote(str(path.with_suffix(".safetensors")))
+            raise InputError(
+                f"{path}: is a pickled checkpoint, which can run code and is not read; convert it with "
+                f"`python -c {shlex.quote(CONVERT)} {shlex.quote(str(path))} {out}`, which runs none either"
+            ) from error
+        raise InputError(f"{path}: is not a safetensors file ({error}); fetch it again") from error
     try:
         names = json.loads(metadata["class_names"]) if "class_names" in metadata else None
         size = int(metadata["image_size"]) if "image_size" in metadata else None
@@ -73,8 +83,15 @@ def read_info(path: Path) -> WeightsInfo:
             image_size=size,
             detector=metadata.get("detector"),
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its metadata cannot be understood ({error}); write the file again") from error
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file begins as torch.save writes it: a zip archive, or a bare pickle of protocol 2 or later."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    return start == b"PK\3\4" or (start[:1] == b"\x80" and 2 <= start[1] <= 5)
 
 
 def load_model(path: Path, arch: str | None = None, image_size: int = 32) -> tuple[Classifier, WeightsInfo]:

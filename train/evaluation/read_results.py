@@ -69,7 +69,7 @@ def read_result(file: Path) -> dict[str, Any]:
     """
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read ({error}); run `srood eval` again") from error
     problem = _problem(result)
     if problem:
