@@ -21,7 +21,7 @@ from srood.hub import HubFile
 Columns = tuple[str | None, str | None]  # image, label; None to find it
 IMAGE_NAMES = ("image", "img", "png", "jpg", "webp", "picture")
 LABEL_NAMES = ("label", "fine_label", "labels", "class", "cls")
-BATCH_ROWS = 256  # encoded images held at a time
+BATCH_ROWS, BATCH_BYTES = 256, 64 << 20  # encoded images held at a time, at the most
 DOWNLOAD = 16 << 20  # bytes up to which a file is downloaded rather than streamed: one request, and kept
 
 
@@ -124,7 +124,7 @@ def rows(
                 else:
                     groups.append(group)
             wanted = [image_column] + ([label_column] if label_column else [])
-            for batch in _batches(file, groups, wanted, part):
+            for batch in _batches(file, groups, wanted, part, image_column):
                 skip = min(max(0, start - number), batch.num_rows)
                 number += skip
                 batch = batch.slice(skip)
@@ -137,13 +137,46 @@ def rows(
 
 
 def _batches(
-    file: pq.ParquetFile, groups: list[int], columns: list[str], part: ParquetPart
+    file: pq.ParquetFile, groups: list[int], columns: list[str], part: ParquetPart, image: str = ""
 ) -> Iterator[pa.RecordBatch]:
     try:
         for group in groups:  # one at a time: of several, those to come would be read ahead into memory
-            yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns)
+            size = _batch_rows(file.metadata.row_group(group), image, part)
+            yield from file.iter_batches(size, row_groups=[group], columns=columns)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise _unreadable(str(part), error) from error
+
+
+def _batch_rows(group: pq.RowGroupMetaData, image: str, part: ParquetPart) -> int:
+    """Rows to take at a time: fewer than usual where images are large, or repeat a large one of a dictionary."""
+    row = 1
+    for number in range(group.num_columns if image else 0):
+        chunk = group.column(number)
+        if chunk.path_in_schema.partition(".")[0] == image:
+            row = max(row, chunk.total_uncompressed_size // max(1, group.num_rows), _dictionary_bytes(chunk, part))
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // row))
+
+
+def _dictionary_bytes(chunk: pq.ColumnChunkMetaData, part: ParquetPart) -> int:
+    """Size of a dictionary, which one of its values may have; 0 where it is not known.
+
+    It stands in the page's header (parquet.thrift: PageHeader, compact protocol): a type, then the size, as zigzag
+    varints that follow a byte 0x15 each. Of a file on the Hub it is not asked for.
+    """
+    path = part.path or (part.remote.cached() if part.remote is not None else None)
+    if path is None or not chunk.has_dictionary_page or chunk.dictionary_page_offset is None:
+        return 0
+    with open(path, "rb") as file:
+        file.seek(max(0, chunk.dictionary_page_offset))
+        header = file.read(16)
+    if header[:1] != b"\x15" or header[2:3] != b"\x15":
+        return 0
+    value = 0
+    for shift, byte in enumerate(header[3:8]):
+        value |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            break
+    return value >> 1
 
 
 def _values(column: pa.Array, part: ParquetPart) -> list[Any]:
@@ -171,10 +204,13 @@ def find_columns(schema: pa.Schema, columns: Columns, part: ParquetPart) -> tupl
         InputError: no column holds images.
     """
 
+    if len(set(schema.names)) < len(schema.names):
+        raise InputError(f"{part}: has two columns of one name ({', '.join(schema.names)}); write it again")
+
     def holds_images(name: str) -> bool:
         kind = schema.field(name).type
-        if pa.types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            kind = kind.field("bytes").type
         return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
     def holds_labels(name: str) -> bool:

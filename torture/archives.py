@@ -49,7 +49,7 @@ def hostile_archives(effort: Effort) -> Iterator[Trial]:
     """Read every case, and in full have `curate build` make a set of each."""
     good = pictures(3, effort.seed)
     cases = [case for kind in (hostile_zip, hostile_tar, hostile_tables) for case in kind.cases(good, effort.quick)]
-    for number in range(effort.times(300, 4)):
+    for number in range(effort.times(300, 12)):
         made = partial(hostile_tables.mutated_parquet, good=good, seed=effort.seed * 10_000 + number)
         cases.append(Case("Parquet: footer and page headers changed at random", made, ANY))
     yield from read_cases(effort, cases, good)

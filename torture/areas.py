@@ -10,8 +10,14 @@ AREAS: dict[str, Area] = {
     "secrets": secrets.trials,
     "determinism": determinism.trials,
 from torture.archives import hostile_archives
+from torture.checkpoints import checkpoints
+from torture.fuzz_sets import mutated_sets
+from torture.hostile_hdf5 import hostile_hdf5
 from torture.trial import Area
 
 AREAS: dict[str, Area] = {
     "hostile archives": hostile_archives,
+    "hostile HDF5": hostile_hdf5,
+    "checkpoints and YAML": checkpoints,
+    "mutated outlier sets": mutated_sets,
 }

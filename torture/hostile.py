@@ -68,13 +68,11 @@ class Case:
         make: writes it into a folder, beside which `outside` is, and returns what to name on the command line
         rows: images that are to come out of it; None where it is to be refused, ANY where either will do as long as
             every image that comes out is one of the file
-        slow: left out where there is little time
     """
 
     fault: str
     make: Callable[[Path], Path]
     rows: int | None = None
-    slow: bool = False
 
 
 @dataclass
@@ -132,10 +130,10 @@ def refusal(watched: Watched, names: Sequence[str] = ()) -> list[str]:
 
 
 def read_cases(effort: Effort, cases: Iterable[Case], known: Sequence[np.ndarray]) -> Iterator[Trial]:
-    """Read each case as a build does; rows that come out are to be of `known`, and as many as the case says."""
+    """Read each case (quick: each sixth) as a build does; rows that come out are to be of `known`, and as many as the case says."""
     good = set(pixel_hashes(known))
     for number, case in enumerate(cases):
-        if case.slow and effort.quick:
+        if effort.quick and number % 6:
             continue
         place = effort.folder / f"case-{number}"
         (place / "given").mkdir(parents=True)

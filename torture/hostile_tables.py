@@ -50,7 +50,7 @@ def _parquet(good: Sequence[np.ndarray], quick: bool) -> list[Case]:
         table("Parquet: images nested deeper than is read", {"image": nested}, None),
         table("Parquet: images that are lists of bytes", {"image": pa.array([list(d) for d in encoded])}, None),
         table("Parquet: images that are null", {"image": pa.array([None, encoded[0], None], pa.binary())}, 1),
-        table("Parquet: two columns of one name", {"image": image, "image ": image}, len(good)),
+        table("Parquet: two columns of one name", {"image": image, "image ": image}, None),
         table("Parquet: labels that are nested", {"image": image, "label": pa.array([[1]] * len(good))}, len(good)),
         table(
             "Parquet: labels beyond 2^63",
@@ -62,7 +62,7 @@ def _parquet(good: Sequence[np.ndarray], quick: bool) -> list[Case]:
             {"image": image, "label": pa.array([None] * len(good), pa.int64())},
             len(good),
         ),
-        table("Parquet: one value of a dictionary in thousands of rows", {"image": repeated}, 0),
+        table("Parquet: one value of a dictionary in thousands of rows", {"image": repeated}, 0, store_schema=False),
         table(
             "Parquet: pages that expand a thousandfold", {"image": many}, 0, compression="zstd", use_dictionary=False
         ),

@@ -56,9 +56,11 @@ def cases(good: Sequence[np.ndarray], quick: bool) -> list[Case]:
         edited("zip: a directory that names other members than the file headers", _renamed),
         edited("zip: a member of which the directory says 2^32 - 1 bytes", _huge),
         edited("zip: zip64 sizes that lie", _zip64, None),
-        edited("zip: a directory that starts outside the file", _no_directory, None),
+        edited("zip: a directory that starts outside the file", _no_directory, 0),
         edited("zip: a central directory cut in the middle", lambda data: data[:-60], None),
-        Case("zip: members that all lie on one compressed block of 96 MiB", partial(_overlapping, count=60, bomb=bomb)),
+        Case(
+            "zip: members that all lie on one compressed block of 96 MiB", partial(_overlapping, count=60, bomb=bomb), 0
+        ),
         Case("zip: hundreds of thousands of empty members", partial(_many, count=2_000 if quick else 400_000), 0),
     ]
     return found
