@@ -18,7 +18,7 @@ from PIL import Image
 from curate.partitions import Rows
 from srood import outliers
 from srood.errors import InputError
-from srood.hdf5 import open_plain
+from srood.hdf5 import check_stored, open_plain
 
 PER_GROUP = 24  # rows shown of a stage and reason
 ROWS = 1 << 16  # rows that are drawn from at once
@@ -317,6 +317,11 @@ def read_evidence(path: Path, manifest: Mapping[str, Any]) -> Evidence | None:
     with open_plain(file) as stored:
         if missing := set(Evidence(0).to_arrays()) - set(stored):
             raise InputError(f"{file}: has no dataset {', '.join(sorted(missing))}; build the set again, or remove it")
+        for name in stored:
+            try:
+                check_stored(stored[name])
+            except ValueError as error:
+                raise InputError(f"{file}: its '{name}' {error}; do not use this file") from error
         return Evidence.from_arrays({name: stored[name][()] for name in stored})
 
 

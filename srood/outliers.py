@@ -331,9 +331,12 @@ def verify(path: str | Path) -> list[str]:
         shard = path.parent / entry["file"]
         if shard.is_file():
             try:
-                problems += [f"{shard}: {problem}" for problem in _row_problems(shard)]
+                found = list(_column_problems(shard, entry["rows"], manifest)) or list(_row_problems(shard))
+                problems += [f"{shard}: {problem}" for problem in found]
             except InputError as error:
                 problems.append(str(error))
+            except (OSError, RuntimeError) as error:  # HDF5's, of what was altered
+                problems.append(f"{shard}: cannot be read ({_line(error)})")
     return problems
 
 

@@ -46,9 +46,9 @@ def checkpoints(effort: Effort) -> Iterator[Trial]:
         watched = forked(effort.quick).run(*words, cwd=place / "given", limit=120)
         problems = bounds(watched) + trespasses(watched, effort.folder, outside) + refusal(watched, [path.name])
         problems += ["ran the payload"] * (place / "given" / "ran-a-payload").exists()
-        if not effort.quick and "converts" in (fault := fault):
+        if not effort.quick and "converts" in fault:
             problems += _converted(watched.ended.err, place / "given")
-        outcome = REFUSED if "converts" not in fault else f"{REFUSED}; the command that it names converts it"
+        outcome = REFUSED if "converts" not in fault else f"{REFUSED}, which names a command that converts it"
         yield Trial(fault, "; ".join(problems) or outcome, not problems, f"{' '.join(map(str, words))}: {problems}")
     if not effort.quick:
         yield from _altered_runs(effort)
@@ -56,28 +56,11 @@ def checkpoints(effort: Effort) -> Iterator[Trial]:
 
 def _words(path: Path, ident: Path) -> list[object]:
     """The command that is given a file: the one which reads it."""
+    build = ["curate", "build", "--source", ident, "--id", ident, *"--size 5 --workers 1 --out s.h5".split()]
     if path.suffix == ".onnx":
-        return [
-            *"curate build --size 5 --workers 1 --out s.h5 --source".split(),
-            ident,
-            "--id",
-            ident,
-            "--embedder",
-            f"onnx:{path}",
-        ]
-    if path.suffix in (".yaml", ".yml"):
-        return (
-            ["curate", "exclusions", "cifar10", "--corpus", ident / "train.parquet"]
-            if path.name == "-"
-            else [
-                *"curate build --size 5 --workers 1 --out s.h5 --source".split(),
-                ident,
-                "--id",
-                ident,
-                "--exclude-labels",
-                path,
-            ]
-        )
+        return [*build, "--embedder", f"onnx:{path}"]
+    if path.suffix == ".yaml":
+        return [*build, "--exclude-labels", path]
     return ["srood", "eval", path, "--id", ident, "--ood", ident / "test.parquet", "--model", "wrn-40-2"]
 
 
