@@ -30,7 +30,16 @@ CALLS = (
     "trace=open,openat,openat2,creat,rename,renameat,renameat2,unlink,unlinkat,truncate,link,linkat,symlink,symlinkat"
 )
 LIGHT = ("curate.cli", "train.cli", "curate.tables", "srood.datasets", "srood.outliers", "PIL.PngImagePlugin")
-HEAVY = (*LIGHT, "curate.build", "curate.report", "curate.deriving.select", "curate.deriving.merge", "train.config")
+HEAVY = (
+    *LIGHT,
+    "curate.build",
+    "curate.report",
+    "curate.deriving.select",
+    "curate.deriving.merge",
+    "train.config",
+    "torch",
+    "onnxruntime",
+)
 ADDRESS_SPACE = 16 << 30  # bytes a command may map, so that what runs away ends before the machine does
 WRITING = ("O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC")
 MARK = "/torture-command-"  # opened, in vain, before and after a command: so that its calls are found in the log
@@ -88,7 +97,13 @@ class Forked:
         self.number += 1
         out, err = self.folder / "out", self.folder / "err"
         opened = self.folder / "opened"
-        asked = {"words": [*map(str, words)], "cwd": str(cwd), "limit": limit, "env": env or {}, "number": self.number}
+        asked = {
+            "words": [*map(str, words)],
+            "cwd": str(cwd),
+            "limit": limit,
+            "env": {"TMPDIR": str(self.folder), **(env or {})},
+            "number": self.number,
+        }
         asked |= {"out": str(out), "err": str(err), "opened": str(opened)}
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps(asked) + "\n")

@@ -130,7 +130,10 @@ def refusal(watched: Watched, names: Sequence[str] = ()) -> list[str]:
 
 
 def read_cases(effort: Effort, cases: Iterable[Case], known: Sequence[np.ndarray]) -> Iterator[Trial]:
-    """Read each case (quick: each sixth) as a build does; rows that come out are to be of `known`, and as many as the case says."""
+    """Read each case as a build does, each sixth where there is little time.
+
+    Images that come out are to be of `known`, and as many as the case says.
+    """
     good = set(pixel_hashes(known))
     for number, case in enumerate(cases):
         if effort.quick and number % 6:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -32,11 +33,11 @@ def hostile_hdf5(effort: Effort) -> Iterator[Trial]:
     good = pictures(3, effort.seed)
     yield from read_cases(effort, list(_sources(good)), good)
     original = make_set(effort.folder / "original", effort.seed)
-    commands = ("curate verify mini.h5", "curate report mini.h5 --out report.html") if effort.quick else COMMANDS
+    commands = ("curate verify mini.h5",) if effort.quick else COMMANDS
     spoilt = [(f"shard: {fault}", partial(edit_shard, edit=edit)) for fault, edit in _shard_edits(effort.quick).items()]
     spoilt += [(f"manifest: {fault}", edit) for fault, edit in _manifest_edits(effort.quick)]
-    if effort.quick:  # one of each
-        spoilt = list(dict(spoilt).items())
+    if effort.quick:  # some faults, each in one way
+        spoilt = list(dict(spoilt).items())[::4]
     for number, (fault, edit) in enumerate(spoilt):
         place = effort.folder / f"set-{number}"
         place.mkdir()
@@ -144,7 +145,7 @@ def _deep(file: h5py.File, stack: np.ndarray) -> None:
 
 def _bomb(file: h5py.File, rows: int) -> None:
     made = file.create_dataset("image", (rows, 32, 32, 3), "u1", chunks=(rows, 32, 32, 3), compression="gzip")
-    made.id.write_direct_chunk((0, 0, 0, 0), b"\x78\x9c" + b"\0" * 64)
+    made.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(rows * 3072), 1))
 
 
 def _plugin(file: h5py.File) -> None:
@@ -272,7 +273,7 @@ def _manifest_edits(quick: bool) -> Iterator[tuple[str, Edit]]:
         "label_names",
     ):
         for kind in kinds:
-            if name == "contamination" and isinstance(kind, dict) or (name, kind) == ("config", {"a": 1}):
+            if (name == "contamination" and isinstance(kind, dict)) or (name, kind) == ("config", {"a": 1}):
                 continue
             if isinstance(kind, dict) and name in ("leak_certificate", "id_filter", "versions"):
                 continue

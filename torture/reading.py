@@ -1,4 +1,4 @@
-"""Reads images as a build does: `python -m torture.reading SPEC` prints a hash of each and the reasons for the others."""
+"""Reads images as a build does: `python -m torture.reading SPEC` prints their hashes and why others fail."""
 
 from __future__ import annotations
 
