@@ -134,8 +134,6 @@ def explain(id_name: str, corpus: str | None = None) -> dict[str, Any]:
         id_name = name  # whatever split was named
     packaged = manifests.find("exclusions", id_name)
     exclusions, text, lines = load_for(id_name, () if packaged else class_names_of(id_name))
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    content = yaml.load(text, Loader=loader)  # nosec B506  # a safe loader either way
     content = yaml_files.parse(text)
     classes = []
     for label in dict.fromkeys([*content["synsets"], *(content.get("words") or ())]):

@@ -66,8 +66,6 @@ def load_exclusions(path: str | Path) -> Exclusions:
     content: Any
     if path.suffix.lower() in (".yaml", ".yml"):
         try:
-            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            content = yaml.load(text, Loader=loader)  # nosec B506  # a safe loader either way
             content = yaml_files.parse(text)
         except yaml.YAMLError as error:
             where = str(error).replace("\n", " ")

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 from torture import determinism, load, secrets
-from torture.trial import Area
-
-AREAS: dict[str, Area] = {
-    "load": load.trials,
-    "secrets": secrets.trials,
-    "determinism": determinism.trials,
 from torture.archives import hostile_archives
 from torture.checkpoints import checkpoints
 from torture.fuzz_sets import mutated_sets
@@ -20,4 +14,7 @@ AREAS: dict[str, Area] = {
     "hostile HDF5": hostile_hdf5,
     "checkpoints and YAML": checkpoints,
     "mutated outlier sets": mutated_sets,
+    "load": load.trials,
+    "secrets": secrets.trials,
+    "determinism": determinism.trials,
 }
