@@ -1,4 +1,4 @@
-"""Checkpoints and YAML made to harm: pickles, lying headers, graphs with data elsewhere, altered runs and caches."""
+"""Checkpoints and YAML made to harm: pickles, lying headers, graphs with data elsewhere, altered runs."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def checkpoints(effort: Effort) -> Iterator[Trial]:
     """Weights, graphs, YAML, and the files of a run."""
     write_id_set(effort.folder / "id", pictures(40, effort.seed))
     cases = [*_weights(), *_yaml(), *_graphs()]
-    chosen = [case for case in cases if case[0] in QUICK] if effort.quick else cases
+    chosen = [case for case in cases if case[0] in QUICK or not effort.quick]
     for number, (fault, make) in enumerate(chosen):
         place = effort.folder / f"case-{number}"
         (place / "given").mkdir(parents=True)
         outside = Outside.make(place / "outside")
         path = make(place / "given")
-        words = _words(path, effort.folder / "id")
+        words = ["python", "torture.reading", path] if effort.quick else _words(path, effort.folder / "id")
         watched = forked(effort.quick).run(*words, cwd=place / "given", limit=120)
         problems = bounds(watched) + trespasses(watched, effort.folder, outside) + refusal(watched, [path.name])
         problems += ["ran the payload"] * (place / "given" / "ran-a-payload").exists()

@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 
+from curate.semantics import load_exclusions
 from srood import commands
 from srood.datasets import resolve
 from srood.images import decode_to_size
@@ -18,6 +19,9 @@ def main() -> None:
 
 
 def _read() -> None:
+    if sys.argv[1].endswith(".yaml"):
+        load_exclusions(sys.argv[1])
+        return
     good, reasons = [], Counter[str]()
     for row in resolve(sys.argv[1]).rows():
         found = decode_to_size(row.data, 32)
