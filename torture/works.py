@@ -239,7 +239,7 @@ def calibrated(inputs: Path) -> Path:
     if not root.exists():
         write_ood(root / "ood.parquet")
         small = ("--model=resnet20", "--image-size=16", "--max-steps=1", "--batch-size=8", "--device=cpu")
-        trained = ("srood", "pretrain", "--id", write_digits(root / "id", 40, 40), *small, "--out", root / "run")
+        trained = ("srood", "pretrain", "--id", write_digits(root / "id", 40, 100), *small, "--out", root / "run")
         for words in (trained, ("srood", "calibrate", root / "run", "--device=cpu")):
             ended = processes.run(*words, cwd=inputs)
             if ended.code:
