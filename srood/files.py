@@ -24,7 +24,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(written.fileno())
         os.replace(beside, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a write that fails names no file
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a write that fails names no file
         raise
     finally:
         beside.unlink(missing_ok=True)
