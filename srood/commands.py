@@ -72,7 +72,7 @@ def run(app: Callable[[], Any], ends_process: bool = False) -> None:
     except OSError as error:
         if error.errno is None:
             raise  # of a library, about something else
-        _end(f"error: {explained(error, 'standard output')}", BAD_INPUT)
+        _end(f"error: {without_password(explained(error, 'standard output'))}", BAD_INPUT)
     except stopping.Told as told:
         _end(str(told), told.exit_code)
     finally:
