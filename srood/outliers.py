@@ -260,14 +260,14 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such outlier set; make one with `curate build --out {path}`")
-    with open_plain(path) as file:
-        if "manifest" not in file:
-            shard = " (it looks like a shard; name the manifest beside it)" if "image" in file else ""
+    with open_plain(path) as stored_in:
+        if "manifest" not in stored_in:
+            shard = " (it looks like a shard; name the manifest beside it)" if "image" in stored_in else ""
             raise InputError(f"{path}: is not the manifest of an outlier set{shard}")
         try:
-            check_stored(file["manifest"])
-            text = bytes(file["manifest"][()])
-            stored = bytes(file["manifest_sha256"][()]).decode() if "manifest_sha256" in file else None
+            check_stored(stored_in["manifest"])
+            text = bytes(stored_in["manifest"][()])
+            stored = bytes(stored_in["manifest_sha256"][()]).decode() if "manifest_sha256" in stored_in else None
             document = json_documents.parse(text)
         except (ValueError, TypeError, OSError, RuntimeError, KeyError, MemoryError) as error:
             raise InputError(f"{path}: its manifest is damaged ({_line(error)}); build the set again") from error
@@ -288,8 +288,9 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         if Path(entry["file"]).name != entry["file"] or "\0" in entry["file"] or not entry["file"]:
             raise InputError(f"{path}: names a file outside its folder ({entry['file']!r}); do not use this file")
         # in the Hub's cache manifest and shards are links, to one folder
-        if (path.parent / entry["file"]).resolve().parent != path.resolve().parent:
-            raise InputError(f"{path.parent / entry['file']}: is a link to another folder; put the file itself there")
+        file = path.parent / entry["file"]
+        if file.is_symlink() and file.resolve().parent != path.resolve().parent:
+            raise InputError(f"{file}: is a link to another folder; put the file itself there")
     if not all(_is_count(entry.get("rows")) for entry in (document, *shards)):
         raise InputError(f"{path}: its table of shards does not say how many rows there are; build the set again")
     if document["rows"] != sum(entry["rows"] for entry in shards):
