@@ -14,7 +14,7 @@ FIELDS: Mapping[Any, Any] = {
     "rows": int,
     "requested_rows": int,
     "recipe": str,
-    "config": {"image_size": int, "seed": int, "shard_rows": int, "id": str, "size": int, "sample": str},
+    "config": {"image_size": int},
     "sources": [_SOURCE],
     "missing_sources": list,
     "unread_sources": list,

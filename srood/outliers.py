@@ -285,7 +285,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     if not isinstance(shards, list) or not all(_is_described(entry) for entry in shards + evidence):
         raise InputError(f"{path}: its table of shards is damaged; build the set again")
     for entry in shards + evidence:
-        if Path(entry["file"]).name != entry["file"] or "\0" in entry["file"] or not entry["file"]:
+        name = entry["file"]
+        if Path(name).name != name or "\0" in name or name in ("", ".", ".."):
             raise InputError(f"{path}: names a file outside its folder ({entry['file']!r}); do not use this file")
         # in the Hub's cache manifest and shards are links, to one folder
         file = path.parent / entry["file"]

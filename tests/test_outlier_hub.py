@@ -185,7 +185,7 @@ def test_a_shard_that_was_altered_in_the_cache_is_refused(server):
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(InputError, match=r"mini-00001-of-00002.h5: was altered"):
+    with pytest.raises(InputError, match=r"mini-00001-of-00002.h5: its copy in the cache is not what the Hub states"):
         OutlierSet.open(local_manifest("hf://owner/set"))
 
 
@@ -197,7 +197,7 @@ ENTRY = {"file": "mini-00000-of-00002.h5", "rows": 30, "bytes": 1, "sha256": "0"
     [
         ([{**ENTRY, "file": "../mini-00000-of-00002.h5"}], "names a file outside its folder"),
         ([{**ENTRY, "file": "/etc/passwd"}], "names a file outside its folder"),
-        ([{**ENTRY, "file": ".."}, ENTRY], "lacks its shard .."),
+        ([{**ENTRY, "file": ".."}, ENTRY], "names a file outside its folder"),
         ([{"file": "mini-00000-of-00002.h5"}], "its table of shards is damaged"),
         (["mini-00000-of-00002.h5"], "its table of shards is damaged"),
         (None, "its table of shards is damaged"),

@@ -24,7 +24,7 @@ Triple = tuple[float, float, float]
 # weights_only reads tensors and plain values, and refuses what would run code; a state_dict may lie within
 CONVERT = (
     "import sys, torch; from safetensors.torch import save_file; "
-    "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
+    'd = torch.load(sys.argv[1], map_location="cpu", weights_only=True); d = d.get("state_dict", d); '
     "save_file({k: v.clone().contiguous() for k, v in d.items()}, sys.argv[2])"
 )
 MODEL_FILE = "model.safetensors"  # in a run folder
@@ -67,7 +67,7 @@ def read_info(path: Path) -> WeightsInfo:
         if _is_pickle(path):
             out = shlex.quote(str(path.with_suffix(".safetensors")))
             raise InputError(
-                f"{path}: is a pickled checkpoint, which can run code and is not read; convert it with "
+                f"{path}: is not a safetensors file but a pickled checkpoint, which can run code and is not read; convert it with "
                 f"`python -c {shlex.quote(CONVERT)} {shlex.quote(str(path))} {out}`, which runs none either"
             ) from error
         raise InputError(f"{path}: is not a safetensors file ({error}); fetch it again") from error
