@@ -67,8 +67,8 @@ def read_info(path: Path) -> WeightsInfo:
         if _is_pickle(path):
             out = shlex.quote(str(path.with_suffix(".safetensors")))
             raise InputError(
-                f"{path}: is not a safetensors file but a pickled checkpoint, which can run code and is not read; convert it with "
-                f"`python -c {shlex.quote(CONVERT)} {shlex.quote(str(path))} {out}`, which runs none either"
+                f"{path}: is not a safetensors file but a pickled checkpoint, which can run code and is not read; "
+                f"convert it with `python -c {shlex.quote(CONVERT)} {shlex.quote(str(path))} {out}`, which runs none either"
             ) from error
         raise InputError(f"{path}: is not a safetensors file ({error}); fetch it again") from error
     try:
