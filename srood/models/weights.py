@@ -66,9 +66,10 @@ def read_info(path: Path) -> WeightsInfo:
     except (SafetensorError, OSError, ValueError, MemoryError) as error:
         if _is_pickle(path):
             out = shlex.quote(str(path.with_suffix(".safetensors")))
+            words = f"python -c {shlex.quote(CONVERT)} {shlex.quote(str(path))} {out}"
             raise InputError(
                 f"{path}: is not a safetensors file but a pickled checkpoint, which can run code and is not read; "
-                f"convert it with `python -c {shlex.quote(CONVERT)} {shlex.quote(str(path))} {out}`, which runs none either"
+                f"convert it with `{words}`, which runs none either"
             ) from error
         raise InputError(f"{path}: is not a safetensors file ({error}); fetch it again") from error
     try:
