@@ -1,7 +1,9 @@
 """Counting trials, and the page made of the counts."""
 
+from pathlib import Path
+
 from torture import table
-from torture.trial import Trial
+from torture.trial import Effort, Trial
 
 
 def test_trials_are_counted_by_fault_and_outcome():
@@ -35,3 +37,9 @@ def test_measured_figures_stand_beside_the_outcome():
     assert [entry.get("notes") for entry in entries] == [["512 MB to 514 MB"], None]
     lines = table.lines({"areas": {"load": entries}})
     assert "| an hour | 1 | flat. 512 MB to 514 MB | 0 |" in lines and "| killed | 1 | same bytes | 0 |" in lines
+
+
+def test_a_share_of_the_repetitions_is_never_none():
+    effort = Effort(Path("somewhere"), share=0.1)
+    assert [effort.times(*both) for both in ((50, 1), (300, 10), (4, 1), (4, 0), (0, 0))] == [5, 30, 1, 1, 0]
+    assert Effort(Path("somewhere"), quick=True, share=0.1).times(50, 1) == 1

@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few repetitions of each")
     parser.add_argument("--seed", type=int, default=0, help="decides every random choice")
     parser.add_argument("--minutes", type=float, default=60.0, help="of trials that only time can fail")
+    parser.add_argument("--share", type=float, default=1.0, help="of the repetitions of a full run, 0 to 1")
     parser.add_argument("--folder", type=Path, help="where trials may write; by default the system's")
     parser.add_argument("--json", type=Path, help="write the counts here; areas that did not run keep theirs")
     parser.add_argument("--page", type=Path, help="a Markdown page whose tables to replace by those of --json")
@@ -46,7 +47,9 @@ def main() -> int:
     for name in options.areas or AREAS:
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="torture-", dir=options.folder) as folder:
-            effort = Effort(Path(folder), Path(data) if data else None, options.seed, options.quick, options.minutes)
+            effort = Effort(
+                Path(folder), Path(data) if data else None, options.seed, options.quick, options.minutes, options.share
+            )
             entries = table.count(AREAS[name](effort))
         results["areas"][name] = entries
         print(table.lines({"areas": {name: entries}}) + f"\n{time.monotonic() - started:,.0f} s", flush=True)

@@ -36,6 +36,7 @@ class Effort:
         seed: decides every random choice
         quick: the part that fits into `make test`
         minutes: how long trials go on that only time can fail
+        share: of the repetitions of a full run, 0 to 1
     """
 
     folder: Path
@@ -43,10 +44,11 @@ class Effort:
     seed: int = 0
     quick: bool = False
     minutes: float = 60.0
+    share: float = 1.0
 
     def times(self, full: int, quick: int) -> int:
         """Repetitions: of the full run, or of its quick part."""
-        return quick if self.quick else full
+        return quick if self.quick else max(min(full, quick), 1 if full else 0, round(full * self.share))
 
 
 Area = Callable[[Effort], Iterator[Trial]]
