@@ -74,7 +74,7 @@ def test_a_limit_that_this_version_has_changed_is_refused(plain_set, recorded_wo
 
 
 def test_a_manifest_that_does_not_say_how(tmp_path):
-    base = {"format": "srood-outliers", "schema_version": 1, "rows": 1, "shards": [], "config": {"image_size": 32}}
+    base = {"format": "srood-outliers", "schema_version": 1, "rows": 0, "shards": [], "config": {"image_size": 32}}
     index, out = write_document(tmp_path / "mini.h5", base), tmp_path / "a.h5"
     assert "does not say how the set was made: it lacks source, size, id, embedder" in refusal(index, out=out)
     index = write_document(tmp_path / "mini.h5", {**base, "derived": {"operation": "select", "parents": [{}]}})

@@ -19,10 +19,12 @@ def failed(area, tmp_path) -> tuple[list[str], list]:
     return [trial.fault for trial in trials], [trial for trial in trials if not trial.passed]
 
 
+@pytest.mark.slow
 def test_builds_in_a_loop_leave_nothing(tmp_path):
     assert failed(load.trials, tmp_path) == (["`curate build` in a loop in one process"], [])
 
 
+@pytest.mark.slow
 def test_a_set_is_the_same_in_any_surroundings(tmp_path):
     faults, wrong = failed(determinism.trials, tmp_path)
     assert wrong == []
