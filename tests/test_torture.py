@@ -1,8 +1,11 @@
 """Counting trials, and the page made of the counts."""
 
+import json
 from pathlib import Path
 
 from torture import table
+from torture.areas import AREAS
+from torture.processes import ROOT
 from torture.trial import Effort, Trial
 
 
@@ -43,3 +46,10 @@ def test_a_share_of_the_repetitions_is_never_none():
     effort = Effort(Path("somewhere"), share=0.1)
     assert [effort.times(*both) for both in ((50, 1), (300, 10), (4, 1), (4, 0), (0, 0))] == [5, 30, 1, 1, 0]
     assert Effort(Path("somewhere"), quick=True, share=0.1).times(50, 1) == 1
+
+
+def test_the_page_says_what_the_last_run_counted():
+    results = json.loads((ROOT / "results" / "torture.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert table.BEGIN + table.lines(results) + table.END in page
+    assert set(results["areas"]) <= set(AREAS)

@@ -114,6 +114,7 @@ def create(
     info: WeightsInfo,
 ) -> None:
     """Fill a run folder with its record and the weights it starts from, as the checkpoint of step 0."""
+    run.mkdir(parents=True, exist_ok=True)
     write_text(run / RECORD_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     write_text(run / CONFIG_FILE, yaml.safe_dump(config_values(config), sort_keys=False, allow_unicode=True))
     save_checkpoint(run, 0, tensors, info, {"step": 0})
