@@ -78,4 +78,4 @@ def test_a_manifest_that_does_not_say_how(tmp_path):
     index, out = write_document(tmp_path / "mini.h5", base), tmp_path / "a.h5"
     assert "does not say how the set was made: it lacks source, size, id, embedder" in refusal(index, out=out)
     index = write_document(tmp_path / "mini.h5", {**base, "derived": {"operation": "select", "parents": [{}]}})
-    assert "does not say which sets it was made from" in refusal(index, out=out)
+    assert "(manifest.derived.parents[0] has no file)" in refusal(index, out=out)
