@@ -61,8 +61,8 @@ class Pictures:
         """What decides the pictures."""
         return datasets.content_fingerprint(np.array([len(self.real), self.count, self.copies, self.seed]))
 
-    def rows(self, start: int = 0, limits: images.Limits = images.DEFAULT_LIMITS) -> Iterator[Row]:
-        """Rows from number `start` on, none of which meets the limits. Copies of a picture lie far apart."""
+    def rows(self, start: int = 0, max_bytes: int = images.MAX_BYTES) -> Iterator[Row]:
+        """Rows from number `start` on; none has that many bytes. Copies of a picture lie far apart."""
         for block in range(start // BLOCK, -(-self.count // BLOCK)):
             made = self.block(block)
             for number in range(max(start, block * BLOCK), min(self.count, (block + 1) * BLOCK)):
