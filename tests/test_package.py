@@ -54,4 +54,4 @@ def test_wheel_holds_the_packaged_yaml_and_console_scripts(installed):
     assert (installed / "train" / "publishing" / "templates" / "model_card.md").is_file()
     (entry_points,) = installed.glob("srood-*.dist-info/entry_points.txt")
     text = entry_points.read_text()
-    assert "curate = curate.cli:main" in text and "srood = train.cli:main" in text
+    assert "curate = curate.__main__:main" in text and "srood = train.__main__:main" in text
