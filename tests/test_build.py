@@ -276,7 +276,7 @@ def test_a_file_that_is_gone_since_the_build_began_is_no_bad_image(world, tmp_pa
     folder.mkdir()
     for number, picture in enumerate(pictures(20, seed=9)):
         (folder / f"{number:02d}.png").write_bytes(encode(picture))
-    (folder / "99.png").symlink_to(tmp_path / "nowhere")  # is bad from the start
+    (folder / "99.png").symlink_to(folder / "nowhere.png")  # is bad from the start
     settings = config(world, out, source=(str(folder),), size=10)
     whole = build(replace(settings, out=tmp_path / "whole" / "mini.h5"))
     assert whole.manifest["stages"][0]["dropped"] == {"unreadable file": 1}
