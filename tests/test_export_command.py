@@ -45,7 +45,7 @@ def test_command_says_what_it_wrote(opened, tmp_path, curate, format):
     assert code == 0
     assert json.loads(text) == {
         **{"out": str(out), "format": format, "rows": 129},
-        **{"files": len(there), "bytes": sum(map(len, there.values()))},
+        **{"files": len(there), "bytes": sum(map(len, there.values())), "already": False},
     }
     assert json.loads(there["manifest.json"]) == read_manifest(opened.path)
     assert [path.name for path in out.parent.iterdir()] == ["out"]
@@ -57,6 +57,34 @@ def test_the_same_set_gives_the_same_bytes(opened, tmp_path, format):
     (tmp_path / "b").mkdir()  # an empty folder will do
     export(str(opened.path), format, tmp_path / "b", workers=4)
     assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+@pytest.mark.parametrize("format", list(FORMATS))
+def test_an_export_that_is_there_already_is_left_as_it_is(opened, tmp_path, curate, format):
+    """As after one that was killed when its folder had just come into place."""
+    out = tmp_path / "out"
+    assert not export(str(opened.path), format, out).already
+    before, times = files(out), {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    code, text, _ = curate("export", opened.path, "--format", format, "--out", out)
+    assert code == 0 and text.startswith(f"{out} holds this export already ({format}): 129 rows in ")
+    assert files(out) == before and {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    others = (path for path in out.rglob("*") if path.is_file() and path.name != "manifest.json")
+    largest = max(others, key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[-1] ^= 1
+    largest.write_bytes(data)
+    with pytest.raises(InputError, match="out: holds another export of this set; name a new or an empty folder"):
+        export(str(opened.path), format, out)
+    assert largest.read_bytes() == data
+
+
+def test_another_format_is_not_written_over_an_export(opened, tmp_path):
+    export(str(opened.path), "hdf5", tmp_path / "out")
+    before = files(tmp_path / "out")
+    with pytest.raises(InputError, match="out: holds another export of this set"):
+        export(str(opened.path), "parquet", tmp_path / "out")
+    assert files(tmp_path / "out") == before
 
 
 def test_last_line(opened, tmp_path, curate):

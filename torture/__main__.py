@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -37,11 +36,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the counts here; areas that did not run keep theirs")
     parser.add_argument("--page", type=Path, help="a Markdown page whose tables to replace by those of --json")
     options = parser.parse_args()
+    if options.page and not options.json:
+        parser.error("--page shows what --json holds: give that too")
     if unknown := [name for name in options.areas if name not in AREAS]:
         parser.error(f"no area {unknown[0]!r}; there are {', '.join(AREAS)}")
-    results: dict[str, Any] = {"areas": {}}
-    if options.json and options.json.exists():
-        results = json.loads(options.json.read_text())
     data = os.environ.get("SROOD_DATA")
     failed = 0
     for name in options.areas or AREAS:
@@ -50,20 +48,26 @@ def main() -> int:
             effort = Effort(
                 Path(folder), Path(data) if data else None, options.seed, options.quick, options.minutes, options.share
             )
-            entries = table.count(AREAS[name](effort))
-        results["areas"][name] = entries
-        print(table.lines({"areas": {name: entries}}) + f"\n{time.monotonic() - started:,.0f} s", flush=True)
-        for entry in entries:
-            failed += entry["failed"]
-            for detail in entry["details"]:
-                print(f"failed: {entry['fault']}: {detail}", file=sys.stderr, flush=True)
+            entries = table.count(table.watched(name, AREAS[name](effort)))
+        seconds = round(time.monotonic() - started, 1)
+        found = {"share": options.share, "seed": options.seed, "seconds": seconds, "faults": entries}
+        results = _kept(options.json)  # read at last: areas may be run side by side
+        results["areas"][name] = found
+        print(table.lines({"areas": {name: found}}), flush=True)
+        failed += sum(entry["failed"] for entry in entries)
         if options.json:
             results["areas"] = {area: results["areas"][area] for area in AREAS if area in results["areas"]}
             results["machine"] = {"system": platform.platform(), "python": platform.python_version()}
-            options.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+            options.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.page:
-        table.put_into(options.page, results)
+        table.put_into(options.page, _kept(options.json))
     return 1 if failed else 0
+
+
+def _kept(path: Path | None) -> dict[str, Any]:
+    """What areas that were run before found."""
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {"areas": {}}
+    return kept
 
 
 if __name__ == "__main__":

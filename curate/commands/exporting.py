@@ -13,7 +13,7 @@ from curate.commands.options import AnySet, Json, print_json
 def export(
     file: AnySet,
     format: Annotated[str, typer.Option(help="parquet, webdataset, imagefolder or hdf5.")],
-    out: Annotated[Path, typer.Option(help="Folder to make; it must be new or empty.")],
+    out: Annotated[Path, typer.Option(help="Folder to make; it must be new or empty, or hold this export.")],
     workers: Annotated[int | None, typer.Option(help="Encoding threads; by default one per processor.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -25,4 +25,5 @@ def export(
         print_json(exported.to_dict())
     else:
         counts = f"{exported.rows:,} rows in {exported.files:,} files, {exported.bytes / 1e6:.1f} MB"
-        print(f"wrote {out} ({exported.format}): {counts}")
+        done = f"{out} holds this export already" if exported.already else f"wrote {out}"
+        print(f"{done} ({exported.format}): {counts}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 from collections.abc import Callable
@@ -34,13 +35,17 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: `files` and `bytes` count everything below `out`, the manifest too."""
+    """What was written: `files` and `bytes` count everything below `out`, the manifest too.
+
+    `already` says that an export before had written it, whose bytes were found to be the same.
+    """
 
     out: Path
     format: str
     rows: int
     files: int
     bytes: int
+    already: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -53,7 +58,8 @@ def export(
     """Export an outlier set into a new folder.
 
     Every row's pixels are compared with its SHA-256 on the way. The folder is filled beside its place and renamed when
-    it is whole; what an interrupted export left there is removed by the next.
+    it is whole; what an interrupted export left there is removed by the next. One that was stopped as its folder came
+    into place has done its work: where the folder holds just this export, byte for byte, it is left as it is.
 
     Args:
         spec: a manifest's path, or ``hf://owner/name[@revision][/mini.h5]``.
@@ -63,7 +69,7 @@ def export(
         console: for the progress bar.
 
     Raises:
-        InputError: an unknown format, a folder that holds something or cannot be made or written, a set that is
+        InputError: an unknown format, a folder that holds something else or cannot be made or written, a set that is
             damaged, or another process that writes there.
     """
     if format not in FORMATS:
@@ -73,6 +79,9 @@ def export(
     place = _place(out)
     opened = OutlierSet.open(local_manifest(spec))
     text = json.dumps(opened.manifest, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    already = _filled(place)
+    if already and not _holds(place / MANIFEST, text):
+        raise InputError(f"--out {out}: holds files already; name a new or an empty folder")
     with ExitStack() as stack:
         stack.enter_context(locked(place, "--out "))
         stack.enter_context(writing(out, "--out "))
@@ -82,20 +91,42 @@ def export(
         task = progress.add_task(f"{format}", total=opened.num_rows, note="")
         written = FORMATS[format](opened, beside, workers=workers, advance=lambda rows: progress.advance(task, rows))
         size = sum(path.stat().st_size for path in (*written, beside / MANIFEST))
-        _put_in_place(beside, place)
-    return Exported(out, format, opened.num_rows, len(written) + 1, size)
+        if already and not _same_files(beside, place):
+            raise InputError(f"--out {out}: holds another export of this set; name a new or an empty folder")
+        if not already:
+            _put_in_place(beside, place)
+    return Exported(out, format, opened.num_rows, len(written) + 1, size, already)
 
 
 def _place(out: Path) -> Path:
     """The folder to be made; raises InputError where it cannot be."""
     check_folder(out, "--out ")
     place = Path(os.path.realpath(out))
-    if place.is_dir() and any(place.iterdir()):
-        raise InputError(f"--out {out}: holds files already; name a new or an empty folder")
     if place == Path.cwd() or os.path.ismount(place):
         raise InputError(f"--out {out}: cannot be replaced as a whole; name a new folder in it")
     check_folder(place.parent, "--out ")
     return place
+
+
+def _filled(place: Path) -> bool:
+    return place.is_dir() and any(place.iterdir())
+
+
+def _holds(path: Path, text: str) -> bool:
+    expected = text.encode()
+    try:
+        return path.is_file() and path.stat().st_size == len(expected) and path.read_bytes() == expected
+    except OSError:
+        return False
+
+
+def _same_files(first: Path, second: Path) -> bool:
+    """Whether two folders hold the same files with the same bytes."""
+    names = [{path.relative_to(folder) for path in folder.rglob("*")} for folder in (first, second)]
+    if names[0] != names[1]:
+        return False
+    files = [name for name in names[0] if (first / name).is_file()]
+    return all((second / name).is_file() and filecmp.cmp(first / name, second / name, shallow=False) for name in files)
 
 
 def _put_in_place(beside: Path, place: Path) -> None:
