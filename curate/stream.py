@@ -115,14 +115,14 @@ def measured_batches(
         def described() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
             parts = sources.raw_batches(inputs.corpus, config.batch_rows, source, start, number, config.limits.bytes)
             for place, of_batch in islice(groupby(parts, key=lambda part: part.number), count):
-                yield place, describe_batch(config, inputs, *_decoded(of_batch, config, pool))
+                yield place, describe_batch(config, inputs, *_decoded(of_batch, config, inputs, pool))
 
         for place, batch in sources.prefetch(described()):
             yield place, compare_batch(batch, inputs, reference)
 
 
 def _decoded(
-    parts: Iterable[sources.RawBatch], config: BuildConfig, pool: ThreadPoolExecutor
+    parts: Iterable[sources.RawBatch], config: BuildConfig, inputs: Inputs, pool: ThreadPoolExecutor
 ) -> tuple[sources.RawBatch, np.ndarray, list[str | None], np.ndarray]:
     """A batch without its encoded images, which are freed part by part; and what `describe_batch` takes with it."""
     whole: sources.RawBatch | None = None
@@ -131,6 +131,7 @@ def _decoded(
         originals.append(np.zeros((len(part.rows), 2), np.int64))  # width and height before resizing
         encoded = [row.data for row in part.rows]
         found = images.decode_batch(encoded, config.image_size, pool, originals[-1], True, config.limits)
+        _check_still_there(inputs, part, found[1])
         pixels.append(found[0])
         reasons += found[1]
         rows = [replace(row, data=b"") for row in part.rows]
@@ -160,7 +161,6 @@ def describe_batch(
     that neither do the last bits of what comes out. `originals` (N, 2) are width and height of the images before they
     were brought to size.
     """
-    _check_still_there(inputs, raw, reasons)
     offset = inputs.corpus.label_offsets[raw.source]
     label = np.array([row.label + offset if row.label >= 0 else -1 for row in raw.rows], np.int64)
     rows = np.flatnonzero([reason is None for reason in reasons])
