@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,15 +14,16 @@ import h5py
 import numpy as np
 
 from torture.forked import forked
-from torture.hostile import REFUSED, Case, Outside, bounds, pictures, read_cases, refusal, trespasses
+from torture.hostile import REFUSED, Case, Outside, bounds, pictures, read_cases, refusal, trespasses, write_id_set
 from torture.set_files import ROWS, copy_set, document, edit_manifest, edit_shard, make_set, rewrite_manifest
 from torture.trial import Effort, Trial
 
 COMMANDS = (
     *("curate verify mini.h5", "curate inspect mini.h5", "curate report mini.h5 --out report.html"),
-    *("curate select mini.h5 --size 50 --out chosen.h5", "curate merge mini.h5 other/other.h5 --size 50 --out both.h5"),
-    *("curate export mini.h5 --format parquet --out exported", "curate publish mini.h5 --to a/b --dry-run"),
-    "srood train --id ../../id --model wrn-40-2 --outliers mini.h5 --out run --max-steps 1",
+    *("curate select mini.h5 --size 50 --out chosen.h5", "curate merge other/mini.h5 mini.h5 --out both.h5"),
+    "curate export mini.h5 --format parquet --out exported",
+    "curate publish mini.h5 a/b --rights-confirmed --license cc0-1.0 --dry-run published",
+    "srood train --id id --model resnet20 --checkpoint resnet20.safetensors --outliers mini.h5 --out run --max-steps 1",
 )
 ONLY_WITH_SHARDS = ("manifest: another hash of a shard", "manifest: another size of a shard")
 OF_MANIFEST = ("curate inspect mini.h5",)  # reads no shard
@@ -34,6 +36,9 @@ def hostile_hdf5(effort: Effort) -> Iterator[Trial]:
     yield from read_cases(effort, list(_sources(good)), good)
     original = make_set(effort.folder / "original", effort.seed)
     commands = ("curate verify mini.h5",) if effort.quick else COMMANDS
+    if not effort.quick:
+        _write_what_commands_need(effort)
+        yield from _as_it_was(effort, original)
     spoilt = [(f"shard: {fault}", partial(edit_shard, edit=edit)) for fault, edit in _shard_edits(effort.quick).items()]
     spoilt += [(f"manifest: {fault}", edit) for fault, edit in _manifest_edits(effort.quick)]
     if effort.quick:  # some faults, each in one way
@@ -42,7 +47,7 @@ def hostile_hdf5(effort: Effort) -> Iterator[Trial]:
         place = effort.folder / f"set-{number}"
         place.mkdir()
         outside = Outside.make(place / "outside")
-        path = copy_set(original, place / "given")
+        path = _given(effort, original, place / "given")
         edit(path)
         outside.state = outside.look()
         of_shard = fault.startswith("shard") or fault in ONLY_WITH_SHARDS
@@ -51,6 +56,43 @@ def hostile_hdf5(effort: Effort) -> Iterator[Trial]:
             if of_shard and words in OF_MANIFEST:
                 continue
             yield _refused(effort, fault, words, place, outside)
+
+
+def _write_what_commands_need(effort: Effort) -> None:
+    import torch
+
+    from srood.models import build_model
+    from srood.models.weights import WeightsInfo, save_weights
+
+    make_set(effort.folder / "other", effort.seed + 2)
+    write_id_set(effort.folder / "id", pictures(300, effort.seed + 1))
+    torch.manual_seed(effort.seed)
+    info = WeightsInfo("resnet20", None, (0.5,) * 3, (0.25,) * 3)
+    save_weights(effort.folder / "resnet20.safetensors", build_model("resnet20", 2).state_dict(), info)
+
+
+def _given(effort: Effort, original: Path, folder: Path) -> Path:
+    """A copy of the set in a new folder, with what the commands read besides."""
+    path = copy_set(original, folder)
+    if not effort.quick:
+        copy_set(effort.folder / "other" / original.name, folder / "other")
+        shutil.copytree(effort.folder / "id", folder / "id")
+        shutil.copy(effort.folder / "resnet20.safetensors", folder)
+    return path
+
+
+def _as_it_was(effort: Effort, original: Path) -> Iterator[Trial]:
+    """The commands on a set that nobody spoilt: what they refuse later is not refused for something else."""
+    place = effort.folder / "as-it-was"
+    place.mkdir()
+    outside = Outside.make(place / "outside")
+    _given(effort, original, place / "given")
+    for words in COMMANDS:
+        watched = forked(effort.quick).run(*words.split(), cwd=place / "given", limit=120)
+        problems = bounds(watched) + trespasses(watched, place / "given", outside)
+        if watched.ended.code:
+            problems.append(f"exit code {watched.ended.code}: {watched.ended.err[-300:]}")
+        yield Trial("a set as it was made", "; ".join(problems) or "done", not problems, f"{words}: {problems}")
 
 
 def _refused(effort: Effort, fault: str, words: str, place: Path, outside: Outside) -> Trial:
@@ -62,7 +104,7 @@ def _refused(effort: Effort, fault: str, words: str, place: Path, outside: Outsi
     if words.startswith("curate verify") and watched.ended.code == 1 and "difference" in watched.ended.out:
         outcome = "`curate verify` names the difference, exit code 1"
     else:
-        problems += refusal(watched)
+        problems += refusal(watched, ["mini"])
     detail = f"{words} in {given}: {'; '.join(problems)}"
     return Trial(fault, "; ".join(problems) or outcome, not problems, detail)
 
