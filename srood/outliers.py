@@ -366,6 +366,8 @@ def _column_problems(shard: Path, rows: int, manifest: Mapping[str, Any]) -> Ite
     """Columns that are not of the manifest's rows, or not stored as they are read: checked before any is read."""
     size = (manifest.get("config") or {}).get("image_size")
     with open_plain(shard) as file:
+        if missing := _missing_columns(file):
+            yield missing
         for name in file:
             data = file[name]
             wanted = (rows, size, size, 3) if name == "image" and size is not None else (rows,)
@@ -380,11 +382,15 @@ def _column_problems(shard: Path, rows: int, manifest: Mapping[str, Any]) -> Ite
                     yield f"its column '{name}' {error}"
 
 
+def _missing_columns(file: h5py.File) -> str:
+    missing = [name for name in REQUIRED if name not in file]
+    return f"has no column {', '.join(missing)}" if missing else ""
+
+
 def _row_problems(shard: Path) -> Iterator[str]:
     with open_plain(shard) as file:
-        missing = [name for name in REQUIRED if name not in file]
-        if missing:
-            yield f"has no column {', '.join(missing)}"
+        if missing := _missing_columns(file):
+            yield missing
             return
         rows = len(file["image"])
         for name in file:

@@ -56,6 +56,7 @@ def test_leaks(made_up, tmp_path):
     assert figures["protected"] == 240 and figures["copies"] == 12 and figures["corpus_rows"] == 160
 
 
+@pytest.mark.slow
 def test_training(made_up, tmp_path):
     options = ["--steps", "1", "--rounds", "2", "--device", "cpu", "--models", "resnet20"]
     text, figures = run(made_up, tmp_path, "training.py", *options)
@@ -111,6 +112,7 @@ def test_precision(made_up, tmp_path):
     assert figures[0]["ratio"] == 1
 
 
+@pytest.mark.slow
 def test_sroe_accuracy(made_up, tmp_path):
     torch.manual_seed(0)
     start = tmp_path / "start.safetensors"
@@ -141,6 +143,7 @@ def test_curation(made_up, tmp_path):
     assert built["rows"] == 160 and built["peak_bytes"] > 1e8 and built["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_export(made_up, tmp_path):
     options = ["--rows", "100", "--runs", "2", "--large", "tiny-imagenet:corpus"]
     text, figures = run(made_up, tmp_path, "export.py", *options)
@@ -152,6 +155,7 @@ def test_export(made_up, tmp_path):
     assert all(row["share"] < 1 for rows in figures["png"].values() for row in rows if row["level"])
 
 
+@pytest.mark.slow
 def test_outliers(made_up, tmp_path):
     sizes = {"--rows": 90, "--shard-rows": 30, "--batch-size": 16, "--window": 32, "--rounds": 2, "--seconds": 2}
     text, figures = run(made_up, tmp_path, "outliers.py", *map(str, sum(sizes.items(), ())))
@@ -180,6 +184,7 @@ def test_outlier_readers_give_every_row(tmp_path, monkeypatch):
         assert rows[0].dtype == np.uint8 and [row.tobytes() for row in rows] != [i.tobytes() for i in images]
 
 
+@pytest.mark.slow
 def test_scale(made_up, tmp_path):
     options = ["--rows", "2000", "1100", "--size", "50", "--id-images", "60", "--calibration-images", "30"]
     text, figures = run(made_up, tmp_path, "scale.py", *options, "--protected", "5", "--folder", str(tmp_path))

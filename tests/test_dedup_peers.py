@@ -106,6 +106,7 @@ def test_a_contender_that_hangs_or_fails_is_stopped_and_said(benchmark, tmp_path
     assert 200e6 < figures["peak_bytes"] < 260e6 and 0 < figures["seconds"] < 30
 
 
+@pytest.mark.slow
 def test_a_run_without_peers(data, tmp_path):
     out = tmp_path / "figures.json"
     environment = {**os.environ, "SROOD_DATA": str(data), "PYTHONPATH": str(ROOT)}

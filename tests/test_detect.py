@@ -220,6 +220,7 @@ def test_what_detect_flags_is_what_evaluation_counts(tmp_path):
     assert 0 < summary.ood == sum(row["is_ood"] for row in rows)
 
 
+@pytest.mark.slow
 def test_resnet20_on_cifar10(srood_data, tmp_path, monkeypatch):
     scores = []
 

@@ -100,6 +100,22 @@ def test_missing_and_altered_shards_are_named(path):
     assert len(outliers.verify(path)) == 1
 
 
+@pytest.mark.parametrize("column", outliers.REQUIRED)
+def test_a_shard_without_a_column_is_refused_before_a_row_is_read(path, column):
+    """Its hash is that of the manifest: a set that was written so, and not one that was damaged."""
+    shard = path.parent / "set-00001-of-00002.h5"
+    with h5py.File(shard, "r+") as file:
+        del file[column]
+    with h5py.File(path, "r+") as file:
+        manifest = json.loads(file["manifest"][()])
+        manifest["shards"][1] |= {"bytes": shard.stat().st_size, "sha256": outliers.file_sha256(shard)}
+        del file["manifest"], file["manifest_sha256"]
+        file["manifest"] = np.bytes_(json.dumps(manifest))
+    with pytest.raises(InputError, match=f"set-00001-of-00002.h5: has no column {column}; do not use this file"):
+        outliers.OutlierSet.open(path)
+    assert outliers.verify(path) == [f"{shard}: has no column {column}"]
+
+
 def test_what_is_no_outlier_set_is_refused(path, tmp_path):
     with pytest.raises(InputError, match="no such outlier set"):
         outliers.OutlierSet.open(tmp_path / "none.h5")
