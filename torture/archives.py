@@ -84,7 +84,9 @@ def _built(effort: Effort, cases: list[Case]) -> Iterator[Trial]:
             outcome = "a set of the good images alone"
             problems += _wrong_rows(place / "given" / "set.h5", [*corpus, *pictures(3, effort.seed)], 8 + case.rows)
         fault = f"{case.fault.partition(':')[0]}: any of these, to `curate build`"
-        yield Trial(fault, "; ".join(problems) or outcome, not problems, f"{case.fault}, {spec}: {'; '.join(problems)}")
+        yield Trial(
+            fault, "otherwise" if problems else outcome, not problems, f"{case.fault}, {spec}: {'; '.join(problems)}"
+        )
 
 
 def _wrong_rows(path: Path, known: list[np.ndarray], count: int) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shlex
 import shutil
 import struct
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,8 +30,6 @@ class Payload:
     """What runs a command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        import os
-
         return (os.system, ("touch ran-a-payload",))
 
 
@@ -50,7 +50,9 @@ def checkpoints(effort: Effort) -> Iterator[Trial]:
         if not effort.quick and "converts" in fault:
             problems += _converted(watched.ended.err, place / "given")
         outcome = REFUSED if "converts" not in fault else f"{REFUSED}, which names a command that converts it"
-        yield Trial(fault, "; ".join(problems) or outcome, not problems, f"{' '.join(map(str, words))}: {problems}")
+        yield Trial(
+            fault, "otherwise" if problems else outcome, not problems, f"{' '.join(map(str, words))}: {problems}"
+        )
     if not effort.quick:
         yield from _altered_runs(effort)
 
@@ -117,9 +119,9 @@ def _converted(err: str, folder: Path) -> list[str]:
     from safetensors.numpy import load_file
 
     words = err.partition("convert it with `")[2].rpartition("`, which")[0]
-    done = subprocess.run(
-        ["sh", "-c", words], cwd=folder, env=environment(), capture_output=True, text=True, check=False
-    )
+    # `python` is the one of the commands, as where a user has them
+    env = environment({"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])})
+    done = subprocess.run(["sh", "-c", words], cwd=folder, env=env, capture_output=True, text=True, check=False)
     made = folder / "it's weights.safetensors"
     if done.returncode or not made.is_file():
         return [f"the command of the message fails: {shlex.join([words])}: {done.stderr[-200:]}"]

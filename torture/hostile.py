@@ -156,7 +156,7 @@ def read_cases(effort: Effort, cases: Iterable[Case], known: Sequence[np.ndarray
             problems.append(f"refused: {watched.ended.err[-300:]!r}")
         else:
             problems += refusal(watched, [spec.name])
-        yield Trial(case.fault, "; ".join(problems) or outcome, not problems, f"{spec}: {'; '.join(problems)}")
+        yield Trial(case.fault, "otherwise" if problems else outcome, not problems, f"{spec}: {'; '.join(problems)}")
 
 
 def _may_read(path: str, given: Path) -> bool:

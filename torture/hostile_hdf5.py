@@ -89,7 +89,7 @@ def _as_it_was(effort: Effort, original: Path) -> Iterator[Trial]:
         problems = bounds(watched) + trespasses(watched, place / "given", outside)
         if watched.ended.code:
             problems.append(f"exit code {watched.ended.code}: {watched.ended.err[-300:]}")
-        yield Trial("a set as it was made", "; ".join(problems) or "done", not problems, f"{words}: {problems}")
+        yield Trial("a set as it was made", "otherwise" if problems else "done", not problems, f"{words}: {problems}")
 
 
 def _refused(effort: Effort, fault: str, words: str, place: Path, outside: Outside) -> Trial:
@@ -103,7 +103,7 @@ def _refused(effort: Effort, fault: str, words: str, place: Path, outside: Outsi
     else:
         problems += refusal(watched, ["mini"])
     detail = f"{words} in {given}: {'; '.join(problems)}"
-    return Trial(fault, "; ".join(problems) or outcome, not problems, detail)
+    return Trial(fault, "otherwise" if problems else outcome, not problems, detail)
 
 
 # ---- files of images -----------------------------------------------------------------------------------------------
