@@ -129,6 +129,11 @@ def refusal(watched: Watched, names: Sequence[str] = ()) -> list[str]:
     return [f"does not name {name}" for name in names if name not in ended.errors[0]]
 
 
+def judged(fault: str, problems: Sequence[str], outcome: str, what: str) -> Trial:
+    """A trial that passed where there are no problems; `what` says how to try it again."""
+    return Trial(fault, "otherwise" if problems else outcome, not problems, f"{what}: {'; '.join(problems)}")
+
+
 def read_cases(effort: Effort, cases: Iterable[Case], known: Sequence[np.ndarray]) -> Iterator[Trial]:
     """Read each case as a build does, each sixth where there is little time.
 
@@ -156,7 +161,7 @@ def read_cases(effort: Effort, cases: Iterable[Case], known: Sequence[np.ndarray
             problems.append(f"refused: {watched.ended.err[-300:]!r}")
         else:
             problems += refusal(watched, [spec.name])
-        yield Trial(case.fault, "otherwise" if problems else outcome, not problems, f"{spec}: {'; '.join(problems)}")
+        yield judged(case.fault, problems, outcome, str(spec))
 
 
 def _may_read(path: str, given: Path) -> bool:
