@@ -17,6 +17,7 @@ from torture.hostile import (
     Case,
     Outside,
     bounds,
+    judged,
     pictures,
     pixel_hashes,
     png,
@@ -84,9 +85,7 @@ def _built(effort: Effort, cases: list[Case]) -> Iterator[Trial]:
             outcome = "a set of the good images alone"
             problems += _wrong_rows(place / "given" / "set.h5", [*corpus, *pictures(3, effort.seed)], 8 + case.rows)
         fault = f"{case.fault.partition(':')[0]}: any of these, to `curate build`"
-        yield Trial(
-            fault, "otherwise" if problems else outcome, not problems, f"{case.fault}, {spec}: {'; '.join(problems)}"
-        )
+        yield judged(fault, problems, outcome, f"{case.fault}, {spec}")
 
 
 def _wrong_rows(path: Path, known: list[np.ndarray], count: int) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from torture.forked import forked
-from torture.hostile import REFUSED, Outside, bounds, pictures, refusal, trespasses, write_id_set
+from torture.hostile import REFUSED, Outside, bounds, judged, pictures, refusal, trespasses, write_id_set
 from torture.processes import environment
 from torture.trial import Effort, Trial
 
@@ -50,9 +50,7 @@ def checkpoints(effort: Effort) -> Iterator[Trial]:
         if not effort.quick and "converts" in fault:
             problems += _converted(watched.ended.err, place / "given")
         outcome = REFUSED if "converts" not in fault else f"{REFUSED}, which names a command that converts it"
-        yield Trial(
-            fault, "otherwise" if problems else outcome, not problems, f"{' '.join(map(str, words))}: {problems}"
-        )
+        yield judged(fault, problems, outcome, " ".join(map(str, words)))
     if not effort.quick:
         yield from _altered_runs(effort)
 
@@ -229,4 +227,4 @@ def _altered_runs(effort: Effort) -> Iterator[Trial]:
         watched = forked(False).run("srood", "train", "--resume", run, cwd=folder, limit=120)
         problems = bounds(watched) + refusal(watched)
         problems += ["ran the payload"] * (folder / "ran-a-payload").exists()
-        yield Trial(fault, "; ".join(problems) or REFUSED, not problems, f"srood train --resume {run}: {problems}")
+        yield judged(fault, problems, REFUSED, f"srood train --resume {run}")

@@ -11,7 +11,18 @@ import h5py
 import numpy as np
 
 from torture.forked import forked
-from torture.hostile import REFUSED, Case, Outside, bounds, pictures, read_cases, refusal, trespasses, write_id_set
+from torture.hostile import (
+    REFUSED,
+    Case,
+    Outside,
+    bounds,
+    judged,
+    pictures,
+    read_cases,
+    refusal,
+    trespasses,
+    write_id_set,
+)
 from torture.set_edits import bomb, leading_out, manifest_edits, shard_edits
 from torture.set_files import copy_set, edit_shard, make_set
 from torture.trial import Effort, Trial
@@ -89,7 +100,7 @@ def _as_it_was(effort: Effort, original: Path) -> Iterator[Trial]:
         problems = bounds(watched) + trespasses(watched, place / "given", outside)
         if watched.ended.code:
             problems.append(f"exit code {watched.ended.code}: {watched.ended.err[-300:]}")
-        yield Trial("a set as it was made", "otherwise" if problems else "done", not problems, f"{words}: {problems}")
+        yield judged("a set as it was made", problems, "done", words)
 
 
 def _refused(effort: Effort, fault: str, words: str, place: Path, outside: Outside) -> Trial:
@@ -102,8 +113,7 @@ def _refused(effort: Effort, fault: str, words: str, place: Path, outside: Outsi
         outcome = "`curate verify` names the difference, exit code 1"
     else:
         problems += refusal(watched, ["mini"])
-    detail = f"{words} in {given}: {'; '.join(problems)}"
-    return Trial(fault, "otherwise" if problems else outcome, not problems, detail)
+    return judged(fault, problems, outcome, f"{words} in {given}")
 
 
 # ---- files of images -----------------------------------------------------------------------------------------------
