@@ -125,7 +125,8 @@ def _build(
         notes.append(short)
     if not len(chosen):
         work.remove()
-        raise InputError("no row is left to write; weaken --id-recall or --exclude-labels, or name another --source")
+        why = f"no row is left to write (of {tally.table()[0]['seen']:,} rows: {tally.reasons()})"
+        raise InputError(f"{why}; name another --source, or weaken what drops them (--id-recall, --exclude-labels)")
 
     manifest = describe(config, inputs, reference, work, tally, columns, chosen) | {"sampling": sample.record}
     manifest["near_duplicates"] = {"index": found.index}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from importlib.metadata import version
 from typing import Any
 
@@ -42,6 +43,13 @@ class Tally:
             {"stage": name, "seen": entry["seen"], "dropped": entry["dropped"], "left": self.left(name)}
             for name, entry in self.stages.items()
         ]
+
+    def reasons(self, most: int = 3) -> str:
+        """The reasons for which most rows were dropped, with their counts: "1,200 unreadable file, 3 too dark"."""
+        counts: Counter[str] = Counter()
+        for entry in self.stages.values():
+            counts.update(entry["dropped"])
+        return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(most))
 
     def to_json(self) -> str:
         """As text, to be stored with a part."""

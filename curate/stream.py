@@ -20,6 +20,7 @@ from rich.console import Console
 from curate import quality, sources
 from curate.config import BuildConfig
 from curate.digests import Digests
+from curate.embedders import Embedder, Embeddings
 from curate.evidence import CLEAREST, DOUBTFUL, LEAK, Batch, Evidence, Partners
 from curate.fingerprints import copy_descriptor
 from curate.id_stage import drop_id_rows
@@ -205,7 +206,7 @@ def compare_batch(described: dict[str, np.ndarray], inputs: Inputs, reference: R
     """A described batch with embeddings, leaks and the nearest ID image of each row: all that `settle_batch` needs."""
     rows, descriptor = described["row"], described["descriptor"]
     pixels = described["image"][rows]
-    embedded = inputs.embedder.embed(pixels)
+    embedded = _embedded(inputs.embedder, pixels)
     leak_similarity, leak_row = np.full(len(rows), -1, np.float32), np.full(len(rows), -1)
     leak: list[str | None] = [None] * len(rows)
     if reference.protected is not None:
@@ -227,6 +228,14 @@ def compare_batch(described: dict[str, np.ndarray], inputs: Inputs, reference: R
         "id_class": reference.id_index.labels[nearest].astype(np.int64),
     }
     return batch if embedded.energy is None else {**batch, "energy": embedded.energy}
+
+
+def _embedded(embedder: Embedder, pixels: np.ndarray) -> Embeddings:
+    if len(pixels):
+        return embedder.embed(pixels)
+    # not one row of the batch can be used: what is made of one that is not there says how wide embeddings are
+    one = embedder.embed(np.zeros((1, *pixels.shape[1:]), np.uint8))
+    return Embeddings(one.vectors[:0], None if one.energy is None else one.energy[:0])
 
 
 def settle_batch(

@@ -286,3 +286,25 @@ def test_a_file_that_is_gone_since_the_build_began_is_no_bad_image(world, tmp_pa
         build(settings, inputs=inputs)
     (folder / "05.png").write_bytes(taken)
     assert files(build(settings).out.parent) == files(whole.out.parent)
+
+
+def test_batches_without_one_usable_row_change_nothing_else(world, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, picture in enumerate(pictures(20, seed=9)):
+        (folder / f"{number:02d}.png").write_bytes(encode(picture))
+    settings = config(world, tmp_path / "a" / "mini.h5", source=(str(folder),), size=20, batch_rows=4, quality="none")
+    good = outliers.OutlierSet.open(build(settings).out)
+    for number in (*range(8), *range(20, 28)):  # two batches before 00.png, two after 19.png
+        (folder / f"{'+' if number < 20 else 'x'}{number}.png").write_text("no image")
+    mixed = build(replace(settings, out=tmp_path / "b" / "mini.h5"))
+    assert mixed.manifest["stages"][0] == {"stage": "decode", "seen": 36, "dropped": {"not an image": 16}, "left": 20}
+    opened = outliers.OutlierSet.open(mixed.out)
+    for column in ("image", "id_similarity", "id_class"):
+        values = [each.read(column)[np.argsort(each.read("key"))] for each in (good, opened)]
+        np.testing.assert_array_equal(*values)
+    for path in folder.glob("[01]*.png"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"no row is left to write \(of 16 rows: 16 not an image\)"):
+        build(replace(settings, out=tmp_path / "c" / "mini.h5"))
+    assert not (tmp_path / "c" / "mini.h5").exists()

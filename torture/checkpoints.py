@@ -189,27 +189,18 @@ def _altered_runs(effort: Effort) -> Iterator[Trial]:
     """A run that stopped, one of its files altered, is to be resumed."""
     folder = effort.folder / "runs"
     folder.mkdir()
-    words = [
-        "srood",
-        "train",
-        "--method",
-        "pretrain",
-        "--model",
-        "wrn-40-2",
-        "--max-steps",
-        "2",
-        "--device",
-        "cpu",
-        "--batch-size",
-        "8",
-    ]
+    words = ["srood", "pretrain", "--model", "wrn-40-2", "--max-steps", "2", "--device", "cpu", "--batch-size", "8"]
     started = forked(False).run(*words, "--id", effort.folder / "id", "--out", folder / "run", cwd=folder, limit=300)
     if started.ended.code:
         yield Trial("run: made to be altered", "not made", False, started.ended.err[-300:])
         return
     (folder / "run" / "model.safetensors").unlink()
+    whole = folder / "as-it-was"  # so that what is refused below is refused for what was altered
+    shutil.copytree(folder / "run", whole)
+    ended = forked(False).run("srood", "pretrain", "--resume", whole, cwd=folder, limit=120).ended
+    yield Trial("run: not altered", "goes on", ended.code == 0, f"{ended.code}: {ended.err[-300:]}")
     state, record, config = "checkpoints/*/state.pt", "run.json", "config.yaml"
-    changes: list[tuple[str, str, bytes | None]] = [
+    changes: list[tuple[str, str, bytes]] = [
         ("run: a state with a payload", state, _torch_zip(Payload())),
         ("run: a state with a payload", state, pickle.dumps(Payload())),
         ("run: an empty or damaged state", state, b""),
@@ -223,8 +214,8 @@ def _altered_runs(effort: Effort) -> Iterator[Trial]:
     for number, (fault, pattern, content) in enumerate(changes):
         run = folder / f"run-{number}"
         shutil.copytree(folder / "run", run)
-        next(run.glob(pattern)).write_bytes(content or b"")
-        watched = forked(False).run("srood", "train", "--resume", run, cwd=folder, limit=120)
+        next(run.glob(pattern)).write_bytes(content)
+        watched = forked(False).run("srood", "pretrain", "--resume", run, cwd=folder, limit=120)
         problems = bounds(watched) + refusal(watched)
         problems += ["ran the payload"] * (folder / "ran-a-payload").exists()
-        yield judged(fault, problems, REFUSED, f"srood train --resume {run}")
+        yield judged(fault, problems, REFUSED, f"srood pretrain --resume {run}")
