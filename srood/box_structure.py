@@ -10,7 +10,16 @@ INSIDE = {
     **dict.fromkeys((b"jp2h", b"res ", b"moov", b"trak", b"mdia", b"minf", b"stbl", b"iprp", b"ipco"), 0),
     b"meta": 4,
 }
-TABLES = (b"iinf", b"iloc", b"iref", b"ipma", b"grpl", b"stsc", b"stco", b"co64")  # libavif searches them for each entry
+TABLES = (
+    b"iinf",
+    b"iloc",
+    b"iref",
+    b"ipma",
+    b"grpl",
+    b"stsc",
+    b"stco",
+    b"co64",
+)  # libavif searches them for each entry
 DEPTH = 8
 
 CODESTREAM = b"\xff\x4f\xff\x51"

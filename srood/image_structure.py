@@ -15,8 +15,11 @@ from srood import box_structure, tiff_structure
 
 SMALL = 1 << 14  # bytes; a file of fewer cannot hold enough parts of most formats to matter
 PARTS = 100_000  # a part is what costs Pillow some microseconds, or some hundred bytes of memory
-PART_BYTES = 512  # a large file may have one for every so many bytes: the pixels of a PNG come in chunks of some thousand
+PART_BYTES = (
+    512  # a large file may have one for every so many bytes: the pixels of a PNG come in chunks of some thousand
+)
 SCANS = 20  # of a JPEG of as many pixels as are allowed, of smaller ones more: each takes a pass over all pixels
+SCAN_BYTES = 10  # that a scan takes at least
 TILE = 1 << 24  # pixels of a tile that are allowed in any case: it may be larger than its image
 
 TOO_MANY_SEGMENTS, TOO_MANY_PIXELS, TOO_MANY_SCANS = "too many segments", "too many pixels", "too many scans"
@@ -28,6 +31,7 @@ FRAMES = frozenset({*range(0xC0, 0xD0), 0xDE}) - {0xC4, 0xC8, 0xCC}
 BARE = frozenset({*range(0xD0, 0xDA), *range(0xF0, 0xFE), 0x01, 0xC8})  # markers that Pillow takes for all of a segment
 CHUNK = struct.Struct(">I4s")
 GIF_BLOCK = re.compile(rb"[!,;]")
+PNM_BLANK, PNM_NUMBER = re.compile(rb"\s+|#[^\r\n]*[\r\n]?"), re.compile(rb"[^\s#]{1,11}")
 
 
 def refusal(data: bytes, pixels: int) -> str | None:
@@ -56,8 +60,8 @@ def too_many_scans(data: bytes, pixels: int, most: int) -> bool:
     has not all components, or the frame is progressive, libjpeg reads all scans before it gives the first row.
     """
     allowed = SCANS * most // max(1, pixels)
-    if data.count(b"\xff\xda") <= allowed:
-        return False
+    if len(data) <= SCAN_BYTES * allowed or data.count(b"\xda") <= allowed or data.count(b"\xff\xda") <= allowed:
+        return False  # the cheapest bound first
     at = 2  # now without those in thumbnails, profiles, and what comes after the image
     while (found := MARKER_IN_SCAN.search(data, at)) and data[found.end() - 1] != END:
         at = found.end()
@@ -115,8 +119,10 @@ def _gif(data: bytes) -> Iterator[float]:
     if len(data) < 13:
         return
     at = 13 + (6 << (data[10] & 7) if data[10] & 128 else 0)
-    while (found := GIF_BLOCK.search(data, at)) and found[0] == b"!":
+    while found := GIF_BLOCK.search(data, at):
         yield 1 + (found.start() - at) / 8
+        if found[0] != b"!":
+            return
         label, at = data[found.end() : found.end() + 1], found.end() + 1
         skipped = 0 if label == b"\xfe" else 2 if data.startswith(b"NETSCAPE2.0", at + 1) and label == b"\xff" else 1
         while at < len(data) and (data[at] or skipped > 0):  # these Pillow reads before it looks for the last
@@ -124,8 +130,7 @@ def _gif(data: bytes) -> Iterator[float]:
             skipped -= 1
             yield 1 / 8
         at += 1
-    if found is None:
-        yield (len(data) - at) / 8
+    yield max(0, len(data) - at) / 8
 
 
 def _riff(data: bytes) -> Iterator[float]:
@@ -138,8 +143,20 @@ def _riff(data: bytes) -> Iterator[float]:
         at += 8 + length + length % 2
 
 
-def _plain_pnm(data: bytes) -> Iterator[float]:
-    yield 50 * data.count(b"#")  # for each comment Pillow copies the megabyte that it is in
+def _pnm(data: bytes) -> Iterator[float]:
+    if data[1:2] in b"123":  # numbers in plain text
+        yield 50 * data.count(b"#")  # for each comment Pillow copies the megabyte that it is in
+    at, numbers, begun = 2, 2 if data[1:2] in b"14" else 3, False
+    while numbers:  # of the header, which Pillow reads byte by byte
+        if begun and data[at : at + 1].isspace():
+            at, numbers, begun = at + 1, numbers - 1, False
+        elif blank := PNM_BLANK.match(data, at):
+            yield (blank.end() - at) / 4
+            at = blank.end()
+        elif (number := PNM_NUMBER.match(data, at)) and len(number[0]) <= 10:
+            at, begun = number.end(), True
+        else:
+            return
 
 
 def _tiff(data: bytes) -> Iterator[float]:
@@ -152,7 +169,7 @@ WALKS: dict[bytes, Walk] = {
     b"\x89P": _png,
     b"GI": _gif,
     b"RI": _riff,
-    **dict.fromkeys((b"P1", b"P2", b"P3"), _plain_pnm),
+    **dict.fromkeys((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf"), _pnm),
 }  # by the first two bytes
 WALKS_OF_ANY_SIZE: dict[bytes, Walk] = {
     b"II": _tiff,
