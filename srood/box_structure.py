@@ -1,4 +1,4 @@
-"""What the boxes of JPEG 2000 and AVIF files, and JPEG 2000 codestreams, have their readers do before a pixel is read."""
+"""What the boxes of JPEG 2000 and AVIF, and JPEG 2000 codestreams, have their readers do before a pixel is read."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What an encoded image has Pillow do besides decoding, by its structure alone: parts without number in few bytes.
 
-Pillow reads segments, chunks, blocks and tags in Python, and some of them in quadratic time or several times the memory.
-They are walked here first, without decoding, and only until they are too many. Where a file is damaged, or is read in
-another way than Pillow would, the walk ends and the rest is left to Pillow.
+Pillow reads segments, chunks, blocks and tags in Python, and some of them in quadratic time or several times the
+memory. They are walked here first, without decoding, and only until they are too many. Where a file is damaged, the
+walk ends and the rest is left to Pillow.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def refusal(data: bytes, pixels: int) -> str | None:
         pixels: width times height that are allowed.
     """
     kind = b"\0\0" if data[4:8] == b"ftyp" else data[:2]
-    if kind in WALKS and len(data) > SMALL or kind in WALKS_OF_ANY_SIZE:
+    if (kind in WALKS and len(data) > SMALL) or kind in WALKS_OF_ANY_SIZE:
         most, parts = max(PARTS, len(data) // PART_BYTES), 0.0
         for cost in (WALKS.get(kind) or WALKS_OF_ANY_SIZE[kind])(data):
             parts += cost

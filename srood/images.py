@@ -128,9 +128,9 @@ def decode(
             raise BadImage("too many pixels") from error
         except Exception as error:  # codecs raise nearly anything on a corrupt header
             raise BadImage("truncated or corrupt") from error
-        if image.format in ("JPEG", "MPO"):
-            if image_structure.too_many_scans(data, image.width * image.height, limits.pixels):
-                raise BadImage("too many scans")
+        jpeg = image.format in ("JPEG", "MPO")
+        if jpeg and image_structure.too_many_scans(data, image.width * image.height, limits.pixels):
+            raise BadImage(image_structure.TOO_MANY_SCANS)
         return _loaded(image, reduce_to, original, limits)
 
 

@@ -1,4 +1,4 @@
-"""What a TIFF directory has Pillow and libtiff do before a pixel is read: Exif data and multi-picture indices are such too."""
+"""What the directories of a TIFF, or of Exif data, have Pillow and libtiff do before a pixel is read."""
 
 from __future__ import annotations
 

@@ -263,4 +263,4 @@ def endless_parts(quick: bool) -> Iterator[Kind]:
     yield Kind("TIFF of 32 x 32 pixels in a tile of 20,000 x 20,000", "tile.tif", tiff, ("too many pixels",))
     codestream = bytearray(encoded(Image.new("L", (255, 257)), "JPEG2000", no_jp2=True))
     struct.pack_into(">II", codestream, 24, 1, 1)
-    yield Kind("JPEG 2000 of 65,535 tiles", "tiles.j2k", bytes(codestream), ("too many segments",))
+    yield Kind("JPEG 2000 of 65,535 tiles", "tiles.jp2", bytes(codestream), ("too many segments",))
