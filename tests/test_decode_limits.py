@@ -232,18 +232,18 @@ def test_the_pixels_of_a_tile_count() -> None:
 
 
 def test_a_refused_tile_takes_no_memory(tmp_path) -> None:
-    (tmp_path / "tile.tif").write_bytes(tiled(10_000))  # 100 MB
+    (tmp_path / "tile.tif").write_bytes(tiled(5_000))  # 25 MB
     words = (
         "import resource, sys; from srood import images; before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
     )
-    words += "\nprint(images.decode_to_size(open(sys.argv[1], 'rb').read(), 32))"
+    words += "\nprint(images.decode_to_size(open(sys.argv[1], 'rb').read(), 32, limits=images.Limits(1_024)))"
     words += "\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     found = subprocess.run(
         [sys.executable, "-c", words, tmp_path / "tile.tif"], capture_output=True, text=True, check=True
     )
     reason, grown = found.stdout.split("\n")[:2]
     unit = 1 if sys.platform == "darwin" else 1 << 10
-    assert reason == "too many pixels" and int(grown) * unit < 20 << 20
+    assert reason == "too many pixels" and int(grown) * unit < 10 << 20
 
 
 @pytest.fixture
