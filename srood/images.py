@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from srood import pillow
+from srood import image_structure, pillow
 
 MAX_PIXELS = pillow.BOMB  # by default: a quarter of a GiB of RGB
 MOST_PIXELS = 2 * pillow.BOMB  # that can be asked for: beyond, Pillow refuses
@@ -23,7 +23,6 @@ REDUCED = f"JPEGs decoded at 1/2, 1/4 or 1/8 where that leaves {REDUCING_GAP} ti
 
 MAX_BYTES = 64 << 20  # by default, of one encoded image, or of one member of an archive once it is decompressed
 MOST_BYTES = 1 << 31  # that can be asked for
-SCANS = 20  # of a progressive JPEG of MAX_PIXELS, of smaller ones more: each scan takes a pass over all pixels
 BAND = 1 << 20  # pixels that are converted at a time, where a conversion takes several times the memory of an image
 
 TURNS = {
@@ -45,6 +44,7 @@ REASONS = (
     "too many bytes",
     "too many pixels",
     "too many scans",
+    "too many segments",
     "unsupported mode",
     "extreme aspect ratio",
 )  # for which `decode_batch` gives no image, besides those of `Unusable`
@@ -102,8 +102,8 @@ def decode(
 
     Raises:
         BadImage: with the reason ``empty``, ``unreadable file``, ``not an image``, ``truncated or corrupt``,
-            ``too many bytes``, ``too many pixels``, ``too many scans`` or ``unsupported mode``, or that of an
-            `Unusable`.
+            ``too many bytes``, ``too many pixels``, ``too many scans``, ``too many segments`` or
+            ``unsupported mode``, or that of an `Unusable`.
     """
     if isinstance(data, Unusable):
         raise BadImage(data.reason)
@@ -118,6 +118,8 @@ def decode(
             raise BadImage("empty")
         if len(data) > limits.bytes:
             raise BadImage("too many bytes")
+        if refusal := image_structure.refusal(data, limits.pixels):
+            raise BadImage(refusal)
         try:
             image = pillow.open_image(data)
         except UnidentifiedImageError as error:
@@ -126,10 +128,9 @@ def decode(
             raise BadImage("too many pixels") from error
         except Exception as error:  # codecs raise nearly anything on a corrupt header
             raise BadImage("truncated or corrupt") from error
-        if "progressive" in image.info:
-            scans = data.count(b"\xff\xda")  # in coded data each ff is followed by 00 or the number of an interval
-            if scans * image.width * image.height > SCANS * limits.pixels:
-                raise BadImage("too many scans")
+        jpeg = image.format in ("JPEG", "MPO")
+        if jpeg and image_structure.too_many_scans(data, image.width * image.height, limits.pixels):
+            raise BadImage(image_structure.TOO_MANY_SCANS)
         return _loaded(image, reduce_to, original, limits)
 
 

@@ -59,6 +59,7 @@ def kinds(seed: int, flips: int, quick: bool) -> Iterator[Kind]:
     yield from claims(quick)
     yield from good(picture(SIDE, SIDE))
     yield from many_parts(quick)
+    yield from endless_parts(quick)
 
 
 def cut_short(step: int) -> Iterator[Kind]:
@@ -228,3 +229,38 @@ def many_parts(quick: bool) -> Iterator[Kind]:
     yield Kind(
         "PNG with a text of 200 MB in few bytes", "text.png", encoded(picture(), "PNG", pnginfo=text), (CORRUPT,)
     )
+
+
+def endless_parts(quick: bool) -> Iterator[Kind]:
+    """Files of a few pixels, and of parts that would take minutes or gigabytes to read."""
+    count = 200_000 if quick else 3_000_000
+    jpeg, png, gif, webp = (encoded(picture(), name) for name in ("JPEG", "PNG", "GIF", "WebP"))
+    exif, comment = b"\xff\xe1\0\x0aExif\0\0hi", b"\xff\xfe\0\x02"
+    palette = 13 + (6 << (gif[10] & 7))
+    chunks = b"WEBPVP8X" + struct.pack("<I", 10) + 4 * b"\0" + b"\x2f\0\0\x27\0\0" + webp[12:] + count * b"none\0\0\0\0"
+    files = {
+        "JPEG with Exif data": ("exif.jpg", jpeg[:2] + count * exif + jpeg[2:]),
+        "JPEG with comments": ("comments.jpg", jpeg[:2] + count * comment + jpeg[2:]),
+        "PNG with texts": ("texts.png", png[:33] + count * png_chunk(b"tEXt", b"a\0") + png[33:]),
+        "PNG with chunks without data": ("empty.png", png[:33] + count * png_chunk(b"IDAT", b"") + png[33:]),
+        "GIF with comments": ("comments.gif", gif[:palette] + count * b"!\xfe\2hi\0" + gif[palette:]),
+        "WebP with chunks": ("chunks.webp", b"RIFF" + struct.pack("<I", len(chunks)) + chunks),
+        "PPM with comments": ("comments.ppm", b"P2 32 32 255 " + count * b"#\n0 "),
+    }
+    for what, (name, data) in files.items():
+        yield Kind(f"{what} without number", f"endless-{name}", data, ("too many segments",))
+    image = Image.new("RGB", (6_000, 6_000), "red")
+    sequential = encoded(image, "JPEG")
+    scan = b"\xff\xda\0\x08\1\1\0\0\x3f\0" + bytes(4)  # of one component
+    scans = sequential[: sequential.rindex(b"\xff\xda")] + 10_000 * scan + b"\xff\xd9"
+    yield Kind("sequential JPEG of 10,000 scans", "sequential.jpg", scans, ("too many scans",))
+    side = 20_000
+    tile = zlib.compress(bytes(1_000))
+    values = [(256, 32), (257, 32), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
+    values += [(324, 10 + 12 * 10 + 4), (325, len(tile))]
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values)
+    tiff = b"II*\0" + struct.pack("<IH", 8, len(values)) + tags + bytes(4) + tile
+    yield Kind("TIFF of 32 x 32 pixels in a tile of 20,000 x 20,000", "tile.tif", tiff, ("too many pixels",))
+    codestream = bytearray(encoded(Image.new("L", (255, 257)), "JPEG2000", no_jp2=True))
+    struct.pack_into(">II", codestream, 24, 1, 1)
+    yield Kind("JPEG 2000 of 65,535 tiles", "tiles.jp2", bytes(codestream), ("too many segments",))
