@@ -12,6 +12,8 @@ import argparse
 import json
 import os
 import platform
+import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -40,6 +42,7 @@ def main() -> int:
         parser.error("--page shows what --json holds: give that too")
     if unknown := [name for name in options.areas if name not in AREAS]:
         parser.error(f"no area {unknown[0]!r}; there are {', '.join(AREAS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what it started, and tidies up
     data = os.environ.get("SROOD_DATA")
     failed = 0
     for name in options.areas or AREAS:
