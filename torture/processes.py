@@ -73,7 +73,7 @@ def start(words: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None)
     )
 
 
-def finish(process: subprocess.Popen, limit: float = 300.0) -> Ended:
+def finish(process: subprocess.Popen, limit: float = 900.0) -> Ended:
     """Wait for a process; at the limit, in seconds, it and all that it started are killed."""
     started, hung = time.monotonic(), False
     try:
@@ -91,6 +91,6 @@ def kill(process: subprocess.Popen, number: int = signal.SIGKILL) -> None:
         os.killpg(process.pid, number)
 
 
-def run(*words: object, cwd: Path, env: Mapping[str, str] | None = None, limit: float = 300.0) -> Ended:
+def run(*words: object, cwd: Path, env: Mapping[str, str] | None = None, limit: float = 900.0) -> Ended:
     """Run `curate ...` or `srood ...` to its end."""
     return finish(start(command(*words), cwd, env), limit)
