@@ -130,7 +130,10 @@ def test_the_whole_path(srood, here):
     assert "FPR95 ood-positive" in out
     assert json.loads(Path("runs/digits-resnet20-sr-s0/eval.json").read_text())["id"]["images"] == 40
 
+    before = sorted(path.name for path in Path("runs/digits-resnet20-sr-s0").iterdir())
+    Path("runs/digits-resnet20-sr-s0/.lock").write_text("process 1 on a host that was switched off\n")
     assert srood("train", "--resume", "runs/digits-resnet20-sr-s0")[0] == 0  # finished: nothing to do
+    assert sorted(path.name for path in Path("runs/digits-resnet20-sr-s0").iterdir()) == before
     assert "--lr: cannot be given with --resume" in _error(srood("train", "--resume", "runs/x", "--lr", 0.1))
 
 

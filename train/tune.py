@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from srood.datasets import Images, id_specs
 from srood.errors import InputError
-from srood.locks import locked
+from srood.locks import LOCK, locked
 from srood.methods import find_method, resolve_options
 from srood.models import check_model
 from srood.models.weights import WeightsInfo, load_model
@@ -108,6 +109,9 @@ def resume(run: Path, device: str | None = None) -> Path:
     """
     config = read_config(run)
     if runs.is_finished(run):
+        if (run / LOCK).exists():  # it was killed when all but this was done
+            with suppress(InputError), locked(run, within=True):
+                pass
         say(f"{run}: this run is finished; nothing to do")
         return run
     with locked(run, within=True):
