@@ -34,6 +34,8 @@ from srood.containers.path_list import PathList
 from srood.errors import InputError
 from srood.progress import progress_bar
 
+CLASSES = 1 << 31  # there are not so many: a label beyond is none
+
 Measure = Callable[[BuildConfig, Inputs, Reference, int, int, int], Iterator[tuple[int, dict[str, np.ndarray]]]]
 
 
@@ -163,7 +165,7 @@ def describe_batch(
     were brought to size.
     """
     offset = inputs.corpus.label_offsets[raw.source]
-    label = np.array([row.label + offset if row.label >= 0 else -1 for row in raw.rows], np.int64)
+    label = np.array([row.label + offset if 0 <= row.label < CLASSES else -1 for row in raw.rows], np.int64)
     rows = np.flatnonzero([reason is None for reason in reasons])
     flaws: list[str | None] = [None] * len(raw.rows)
     found_flaws = quality.problems(pixels[rows], originals[rows], config.quality, config.max_upscale)

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,14 @@ class ImageSource:
             yield Row(name + row.key, row.data, row.label)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) that changes when the rows do: over the content of files, or names and sizes in a folder."""
+        """SHA-256 (hex) that changes when the rows do: over the content of files, or names and sizes in a folder.
+
+        It stays what it was when first asked for: a file that changes later is not what was read.
+        """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return self.container.fingerprint()
 
 

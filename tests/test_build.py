@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,10 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pictures import encode, pictures, write_parquet
 from PIL import Image
 
+import curate.build
 from curate.build import build
 from curate.config import BuildConfig
 from curate.inputs import resolve_inputs
@@ -308,3 +312,28 @@ def test_batches_without_one_usable_row_change_nothing_else(world, tmp_path):
     with pytest.raises(InputError, match=r"no row is left to write \(of 16 rows: 16 not an image\)"):
         build(replace(settings, out=tmp_path / "c" / "mini.h5"))
     assert not (tmp_path / "c" / "mini.h5").exists()
+
+
+def test_labels_that_no_class_can_have_are_none(world, tmp_path):
+    rows = [{"bytes": encode(picture), "path": None} for picture in pictures(8, seed=9)]
+    labels = pa.array([2**64 - 1, 2**31, 2**31 - 1, 0, 1, 2, 3, 4], pa.uint64())
+    pq.write_table(pa.table({"image": rows, "label": labels}), tmp_path / "corpus.parquet")
+    settings = config(world, tmp_path / "mini.h5", source=(str(tmp_path / "corpus.parquet"),), size=8, quality="none")
+    opened = outliers.OutlierSet.open(build(settings).out)
+    found = opened.read("label")[np.argsort(opened.read("key"))]
+    assert found.tolist() == [-1, -1, 2**31 - 1, 0, 1, 2, 3, 4]
+
+
+def test_the_manifest_has_the_fingerprint_of_what_was_read(world, tmp_path, monkeypatch):
+    corpus = tmp_path / "corpus.parquet"
+    shutil.copy(world / "corpus.parquet", corpus)
+    settings = config(world, tmp_path / "mini.h5", source=(str(corpus),))
+    expected = resolve_inputs(settings).corpus.describe()[0]["fingerprint"]
+    described = curate.build.describe
+
+    def cut_off(*arguments):
+        os.truncate(corpus, 2000)  # when all rows are read, and before the manifest is written
+        return described(*arguments)
+
+    monkeypatch.setattr(curate.build, "describe", cut_off)
+    assert build(settings).manifest["sources"][0]["fingerprint"] == expected
