@@ -2,16 +2,19 @@
 
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from scipy import stats
+from typer.main import get_command
 
+from curate.cli import app
 from srood.errors import InputError
 from train.config import PretrainConfig, TuneConfig
 from train.reproduce import page, tables
 from train.reproduce.documents import CellResult, Document
-from train.reproduce.experiments import PROFILES, Experiment, load, merged, names, parse
+from train.reproduce.experiments import PROFILES, BuildOption, Experiment, load, merged, names, parse
 from train.reproduce.figures import rows_of, value
 from train.reproduce.statistics import estimate, paired
 
@@ -61,12 +64,17 @@ def test_a_profile_changes_what_it_names():
         ({"control": "none"}, "control none is none of the methods"),
         ({"methods": {"a": {"title": "A", "train": {}, "outliers": "b"}}}, "outlier set b, which is not described"),
         ({"metrics": ["fpr99"]}, "metrics.0: input should be"),
+        ({"outliers": {"o": {"source": "a", "size": 1, "build": {"sampel": "hard"}}}}, "build.sampel.* should be"),
     ],
 )
 def test_mistakes_in_a_file_are_named(changes, message):
     good = small().model_dump()
     with pytest.raises(InputError, match=message):
         parse({**good, **changes}, Path("x.yaml"))
+
+
+def test_recipes_can_set_what_curate_build_has():
+    assert set(get_args(BuildOption)) <= {option.name for option in get_command(app).commands["build"].params}
 
 
 def small(**changes) -> Experiment:

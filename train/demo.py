@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from rich.table import Table
 
 from srood.errors import InputError
 from train.config import PretrainConfig, TuneConfig
+from train.curate_command import run_curate
 from train.demo_images import DemoImages, write_demo_images
 from train.evaluation.evaluate import evaluate
 from train.pretrain import pretrain
@@ -80,10 +79,7 @@ def curate(images: DemoImages, out: Path, seed: int) -> None:
     """Run ``curate build`` as a user would: the two commands meet in a file, not in code."""
     command = ["build", "--source", str(images.corpus), "--id", str(images.id), "--size", str(OUTLIERS)]
     command += ["--exclude-labels", str(images.exclusions), "--seed", str(seed), "--out", str(out)]
-    say("$ curate " + " ".join(command))
-    finished = subprocess.run([sys.executable, "-m", "curate", *command], check=False)
-    if finished.returncode:
-        raise InputError(f"curate build ended with exit code {finished.returncode}; see its message above")
+    run_curate(*command, shown=True)
 
 
 def print_results(results: dict[str, Any], ood: dict[str, str]) -> None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from train.config import AnyConfig
+from train.curate_command import option_words
 from train.reproduce.cells import Cell, Run
-
-if TYPE_CHECKING:
-    from curate.config import BuildConfig
 
 
 def commands_of(cell: Cell, inputs: str) -> list[str]:
@@ -38,7 +35,7 @@ def commands_of(cell: Cell, inputs: str) -> list[str]:
 def _of_run(run: Run) -> list[str]:
     lines = _of_run(run.start) if run.start is not None else []
     if run.outliers is not None and run.outliers.curated:
-        lines.append(_line(["curate", "build"], _build_options(run.outliers.config)))
+        lines.append(_line(["curate", "build"], run.outliers.options))
     if run.config is not None:
         program = "pretrain" if run.config.workflow == "pretrain" else "train"
         lines.append(_line(["srood", program], _settings(run.config) | {"out": run.folder}))
@@ -51,21 +48,8 @@ def _settings(config: AnyConfig) -> dict[str, Any]:
     return values | {"method_option": [f"{name}={value:g}" for name, value in options.items()]}
 
 
-def _build_options(config: BuildConfig) -> dict[str, Any]:
-    defaults = {f.name: f.default if f.default is not MISSING else None for f in fields(config)}
-    values = {name: getattr(config, name) for name in defaults}
-    return {name: value for name, value in values.items() if value != defaults[name]}
-
-
 def _line(words: list[str], options: Mapping[str, Any]) -> str:
-    for name, value in options.items():
-        option = "--" + name.replace("_", "-")
-        if value is True:
-            words.append(option)
-        elif value is not None and value is not False:
-            for one in value if isinstance(value, list | tuple) else [value]:
-                words += [option, f"{one}"]
-    return " ".join(_quoted(word) for word in words)
+    return " ".join(_quoted(word) for word in words + option_words(options))
 
 
 def _quoted(word: str) -> str:

@@ -23,6 +23,8 @@ Profile = Literal["gpu", "cpu", "smoke"]
 Metric = Literal["fpr95", "auroc", "aupr_in", "id_error"]
 Protocol = Literal["default", "paper"]
 Plot = Literal["by-set", "by-method", "curve", "accuracy"]
+# options of `curate build` that a recipe may set; what follows from the experiment (the ID set, say) is not among them
+BuildOption = Literal["clusters", "embedder", "exclude_labels", "id_recall", "protect", "quality", "sample"]
 # by ID set, network, method, and OOD set or `mean`: per cent by metric
 Published = dict[str, dict[str, dict[str, dict[str, dict[Metric, float]]]]]
 
@@ -48,7 +50,7 @@ class OutlierRecipe(_Frozen):
     source: str  # the corpus
     size: int = Field(ge=1)  # rows; a corpus that gives fewer is an error
     curated: bool = True  # False: rows drawn at random, with nothing checked but that they decode
-    build: dict[str, Any] = {}  # further options of `curate build`; {start} is the classifier that tuning starts from
+    build: dict[BuildOption, Any] = {}  # {start} in a value is the classifier that tuning starts from
     leave_out: str | None = None  # a made set whose rows of the corpus are left out
     seeded: bool = False  # a set of its own for each seed, or one for all
 

@@ -11,8 +11,8 @@ Each is a function of its name (the last of the ID set and the rows of Tiny Imag
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from srood import datasets
 from srood.errors import InputError
 from srood.files import scratch_beside, write_text
+from train.curate_command import run_curate
 
 PREFIX = "made:"
 SEED = 0
@@ -130,18 +131,18 @@ def _write_held_out(folder: Path, id_set: str) -> None:
 
     source = datasets.resolve(HELD_OUT_OF)
     rows = np.sort(np.random.default_rng(SEED).permutation(source.num_rows())[:HELD_OUT_ROWS])
-    left_out = _labels_showing(id_set, source.class_names)
+    left_out = _labels_showing(id_set)
+    kept = {label for label, name in enumerate(source.class_names) if name not in left_out}
     wanted, images, labels = set(rows.tolist()), list[bytes](), list[int]()
     for number, row in enumerate(source.rows()):
-        if number in wanted and row.label not in left_out and isinstance(row.data, bytes):
+        if number in wanted and row.label in kept and isinstance(row.data, bytes):
             images.append(row.data)
             labels.append(row.label)
     write_images(folder / "images.parquet", images, np.array(labels), source.class_names)
     write_text(rows_file(folder / "images.parquet"), "\n".join(map(str, rows)) + "\n")
 
 
-def _labels_showing(id_set: str, class_names: Sequence[str]) -> set[int]:
-    from curate import exclusions, semantics
-
-    found, _, _ = exclusions.load_for(id_set, exclusions.class_names_of(id_set))
-    return set(semantics.match_labels(class_names, found))
+def _labels_showing(id_set: str) -> set[str]:
+    """Names of the labels of the corpus that show an ID class."""
+    found = json.loads(run_curate("exclusions", id_set, "--corpus", HELD_OUT_OF, "--json"))
+    return {entry["label"] for entry in found["corpus"]["excluded"]}

@@ -1,27 +1,22 @@
-"""The outlier sets of an experiment: what they are made of, and making them.
-
-This is where `srood` calls `curate`: everywhere else the two meet in files.
-"""
+"""The outlier sets of an experiment: what they are made of, and making them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from srood import datasets
 from srood.errors import InputError
 from srood.outliers import pixel_sha256, write_set
+from train.curate_command import option_words, run_curate
 from train.reproduce import made_sets
 from train.reproduce.experiments import OutlierRecipe
 from train.reproduce.inputs import Inputs
-
-if TYPE_CHECKING:
-    from curate.config import BuildConfig
 
 START = "{start}"  # in a recipe: the weights that tuning starts from
 OOD = "ood"  # in a recipe's `protect`: the OOD sets of the experiment
@@ -33,13 +28,13 @@ class OutlierPlan:
 
     Attributes:
         path: of its manifest
-        config: for `curate build`; where `curated` is False, of source, size, image size and seed alone
+        options: of `curate build`, by name; where `curated` is False, those of them that drawing rows needs are used
         fingerprint: of all that it depends on
         made: names of the made sets among them
     """
 
     path: Path
-    config: BuildConfig
+    options: dict[str, Any]
     curated: bool
     fingerprint: str
     made: tuple[str, ...]
@@ -65,9 +60,8 @@ def plan_outliers(
         start: weights that tuning starts from, and a fingerprint of them
 
     Raises:
-        InputError: the corpus cannot be had, or a setting is unknown.
+        InputError: the corpus cannot be had.
     """
-    from curate.config import BuildConfig
 
     def placed(value: Any) -> Any:
         if not isinstance(value, str):
@@ -81,20 +75,6 @@ def plan_outliers(
     number = seed if recipe.seeded else 0
     settings: dict[str, Any] = {key: placed(value) for key, value in recipe.build.items() if key != "protect"}
     left_out = recipe.leave_out and Path(placed(recipe.leave_out))
-    try:
-        config = BuildConfig(
-            source=(placed(recipe.source),),
-            size=recipe.size,
-            id=placed(id_set),
-            image_size=image_size,
-            seed=number,
-            protect=tuple(protect),
-            exclude_indices=made_sets.rows_file(left_out) if left_out else None,
-            strict_size=True,
-            **settings,
-        )
-    except TypeError as error:
-        raise InputError(f"outlier set {name}: a setting of `build` is none of `curate build` ({error})") from error
     depends = {
         "recipe": recipe.model_dump(),
         "id": id_set,
@@ -107,7 +87,19 @@ def plan_outliers(
     }
     fingerprint = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
     path = inputs.folder / "outliers" / f"{name}-{fingerprint[:10]}" / "outliers.h5"
-    return OutlierPlan(path, replace(config, out=path), recipe.curated, fingerprint, tuple(made))
+    options: dict[str, Any] = {
+        "source": placed(recipe.source),
+        "size": recipe.size,
+        "id": placed(id_set),
+        "out": path,
+        "image_size": image_size,
+        "seed": number,
+        "protect": protect,
+        "exclude_indices": made_sets.rows_file(left_out) if left_out else None,
+        "strict_size": True,
+        **settings,
+    }
+    return OutlierPlan(path, options, recipe.curated, fingerprint, tuple(made))
 
 
 def make_outliers(plan: OutlierPlan) -> None:
@@ -117,26 +109,25 @@ def make_outliers(plan: OutlierPlan) -> None:
         InputError: the corpus gives too few rows, or something in it cannot be used.
     """
     plan.path.parent.mkdir(parents=True, exist_ok=True)
+    if plan.path.exists():
+        return
     if plan.curated:
-        from curate.build import build
-
-        if not plan.path.exists():
-            build(plan.config)
-    elif not plan.path.exists():
+        run_curate("build", *option_words(plan.options))
+    else:
         _write_random(plan)
 
 
 def _write_random(plan: OutlierPlan) -> None:
     """Rows of the corpus at random, in one shard: what a user has who does not curate."""
-    config = plan.config
-    images = datasets.load_images(config.source[0], config.image_size)
-    rows = np.random.default_rng(config.seed).permutation(len(images.labels))
-    if config.exclude_indices is not None:
-        left_out = np.loadtxt(config.exclude_indices, dtype=np.int64, ndmin=1)
-        rows = rows[~np.isin(images.rows[rows], left_out)]
-    rows = rows[: config.size]
-    if len(rows) < config.size:
-        raise InputError(f"asked for {config.size:,} outliers at random, {config.source[0]} gives {len(rows):,}")
+    source, size, seed = (plan.options[name] for name in ("source", "size", "seed"))
+    image_size, left_out = (plan.options[name] for name in ("image_size", "exclude_indices"))
+    images = datasets.load_images(source, image_size)
+    rows = np.random.default_rng(seed).permutation(len(images.labels))
+    if left_out is not None:
+        rows = rows[~np.isin(images.rows[rows], np.loadtxt(left_out, dtype=np.int64, ndmin=1))]
+    rows = rows[:size]
+    if len(rows) < size:
+        raise InputError(f"asked for {size:,} outliers at random, {source} gives {len(rows):,}")
     columns = {
         "image": images.images[rows],
         "key": np.array([images.keys[row].encode() for row in rows]),
@@ -147,6 +138,6 @@ def _write_random(plan: OutlierPlan) -> None:
     }
     scratch = plan.path.parent / "scratch"
     scratch.mkdir(exist_ok=True)
-    manifest = {"config": {"image_size": config.image_size, "size": config.size, "seed": config.seed}}
+    manifest = {"config": {"image_size": image_size, "size": size, "seed": seed}}
     write_set(plan.path, iter([columns]), 1, manifest, scratch)
     scratch.rmdir()

@@ -1,0 +1,64 @@
+"""`curate` run by `srood` in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from srood.errors import InputError
+from train.curate_command import option_words, run_curate
+
+ROOT = Path(__file__).parent.parent
+STOPPED = """
+import sys
+from srood import commands
+from train.curate_command import run_curate
+commands.run(lambda: run_curate("build", *sys.argv[1:]))
+"""
+
+
+def test_options_become_words():
+    options = {"id_recall": 0.5, "protect": ("a", "b"), "strict_size": True, "seed": None, "out": Path("c/d")}
+    assert option_words(options) == "--id-recall 0.5 --protect a --protect b --strict-size --out c/d".split()
+    assert option_words({"overwrite": False, "protect": []}) == []
+
+
+def test_what_it_prints_is_returned(capfd):
+    document = json.loads(run_curate("exclusions", "cifar10", "--json"))
+    assert document["id"] == "cifar10" and len(document["classes"]) == 10
+    printed = capfd.readouterr()
+    assert printed.out == "" and printed.err == "$ curate exclusions cifar10 --json\n"
+    assert run_curate("--version", shown=True) == "" and capfd.readouterr().out.startswith("curate ")
+
+
+def test_an_error_is_shown_and_raised(capfd):
+    with pytest.raises(InputError, match=r"`curate build` ended with exit code 2; its message is above"):
+        run_curate("build", "--sample", "none")
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 2 and lines[1].startswith("error: --sample none")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_passed_on(number, tmp_path):
+    os.mkfifo(tmp_path / "slow.tar")  # nobody writes to it: the build waits until it is told to stop
+    words = ["--source", str(tmp_path / "slow.tar"), "--out", str(tmp_path / "set/mini.h5")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 60
+    while not (found := children.read_text().split()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(2)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 128 + number and "Traceback" not in error
+    assert found and not any(Path(f"/proc/{child}").exists() for child in found)
