@@ -28,22 +28,7 @@ from torture.hostile import (
 )
 from torture.trial import Effort, Trial
 
-BUILD = [
-    "--size",
-    "12",
-    "--workers",
-    "1",
-    "--exclude-labels",
-    "none",
-    "--clusters",
-    "1",
-    "--quality",
-    "none",
-    "--id-recall",
-    "0",
-    "--out",
-    "set.h5",
-]
+BUILD = "--size 12 --workers 1 --exclude-labels none --clusters 1 --quality none --id-recall 0 --out set.h5"
 
 
 def hostile_archives(effort: Effort) -> Iterator[Trial]:
@@ -73,9 +58,9 @@ def _built(effort: Effort, cases: list[Case]) -> Iterator[Trial]:
         for row, image in enumerate(corpus):
             (place / "given" / "good" / f"{row}.png").write_bytes(png(image))
         spec = case.make(place / "given")
-        words = ["curate", "build", "--source", "good", "--source", spec, "--id", "id", *BUILD]
-        watched = forked(effort.quick).run(*words, cwd=place / "given", limit=300)
-        problems = bounds(watched, seconds=120) + trespasses(watched, effort.folder, outside)
+        words = ["curate", "build", "--source", "good", "--source", spec, "--id", "id", *BUILD.split()]
+        watched = forked(effort.quick).run(*words, cwd=place / "given", limit=case.seconds * 10)
+        problems = bounds(watched, seconds=case.seconds * 2) + trespasses(watched, effort.folder, outside)
         outcome = REFUSED
         if case.rows is None:
             problems += refusal(watched, [spec.name])

@@ -29,6 +29,7 @@ from torture.processes import MODULES, ROOT, Ended, environment
 CALLS = (
     "trace=open,openat,openat2,creat,rename,renameat,renameat2,unlink,unlinkat,truncate,link,linkat,symlink,symlinkat"
 )
+STRACE = ("strace", "-f", "--seccomp-bpf")  # the filter: calls that are not watched cost nothing
 LIGHT = ("curate.cli", "train.cli", "curate.tables", "srood.datasets", "srood.outliers", "PIL.PngImagePlugin")
 HEAVY = (
     *LIGHT,
@@ -51,11 +52,13 @@ class Watched:
 
     Attributes:
         ended: exit code, output, seconds
+        processor: seconds of processor time that it took, which other work on the machine does not change
         megabytes: the most memory it had above what its imports take
         read, written: absolute paths of files that it opened, and of those that it changed
     """
 
     ended: Ended
+    processor: float
     megabytes: float
     read: frozenset[str]
     written: frozenset[str]
@@ -71,21 +74,8 @@ class Forked:
         self.traced = _may_trace()
         words = [sys.executable, "-m", "torture.forked", *preloaded]
         if self.traced:
-            words = [
-                "strace",
-                "-f",
-                "-y",
-                "-qq",
-                "-s",
-                "4096",
-                "-e",
-                CALLS,
-                "-e",
-                "signal=none",
-                "-o",
-                str(self.log),
-                *words,
-            ]
+            options = ["-qq", "-s", "4096", "-e", CALLS, "-e", "signal=none", "-o", str(self.log)]
+            words = [*STRACE, "-y", *options, *words]
         self.process = subprocess.Popen(
             words, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -113,7 +103,7 @@ class Forked:
         ended = Ended(answer["code"], *texts, answer["seconds"], answer["hung"])
         lines = self._traced_lines() if self.traced else opened.read_text(errors="replace").splitlines()
         read, written = _paths(lines, cwd)
-        return Watched(ended, answer["megabytes"], read, written)
+        return Watched(ended, answer["processor"], answer["megabytes"], read, written)
 
     def _traced_lines(self) -> list[str]:
         begin, end = f'"{MARK}{self.number}-begin"', f'"{MARK}{self.number}-end"'
@@ -144,7 +134,8 @@ def forked(quick: bool) -> Forked:
 def _may_trace() -> bool:
     if shutil.which("strace") is None:
         return False
-    tried = subprocess.run(["strace", "-f", "-qq", "-o", os.devnull, "true"], capture_output=True, check=False)
+    words = [*STRACE, "-qq", "-e", CALLS, "-o", os.devnull, "true"]
+    tried = subprocess.run(words, capture_output=True, check=False)
     return tried.returncode == 0
 
 
@@ -202,7 +193,8 @@ def _command(asked: dict[str, Any]) -> dict[str, Any]:
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     megabytes = max(0, used.ru_maxrss - own) / 1024
     code = os.waitstatus_to_exitcode(status)
-    return {"code": code, "seconds": time.monotonic() - started, "hung": hung, "megabytes": megabytes}
+    processor, seconds = used.ru_utime + used.ru_stime, time.monotonic() - started
+    return {"code": code, "seconds": seconds, "processor": processor, "hung": hung, "megabytes": megabytes}
 
 
 def _child(asked: dict[str, Any]) -> None:

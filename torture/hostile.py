@@ -18,7 +18,7 @@ from torture.processes import ROOT
 from torture.trial import Effort, Trial
 
 MEGABYTES = 900.0  # of memory beyond that of the imports
-SECONDS = 60.0  # a case may take, on a machine that does other things too
+SECONDS = 60.0  # of processor time that a case may take
 REFUSED = "one line, exit code 2"
 ANY = -1
 # what the commands read of the machine itself
@@ -68,11 +68,13 @@ class Case:
         make: writes it into a folder, beside which `outside` is, and returns what to name on the command line
         rows: images that are to come out of it; None where it is to be refused, ANY where either will do as long as
             every image that comes out is one of the file
+        seconds: of processor time that it may take
     """
 
     fault: str
     make: Callable[[Path], Path]
     rows: int | None = None
+    seconds: float = SECONDS
 
 
 @dataclass
@@ -115,7 +117,8 @@ def trespasses(watched: Watched, given: Path, outside: Outside) -> list[str]:
 
 def bounds(watched: Watched, megabytes: float = MEGABYTES, seconds: float = SECONDS) -> list[str]:
     """What a command took too much of, and how it should not have ended."""
-    found = [f"took {watched.ended.seconds:.0f} s"] * (watched.ended.hung or watched.ended.seconds > seconds)
+    found = [f"hung for {watched.ended.seconds:.0f} s"] * watched.ended.hung
+    found += [f"took {watched.processor:.0f} s of processor time"] * (watched.processor > seconds)
     found += [f"took {watched.megabytes:.0f} MB"] * (watched.megabytes > megabytes)
     found += ["showed a traceback"] * watched.ended.traceback
     return found + [f"died of signal {-watched.ended.code}"] * (watched.ended.code < 0 and not watched.ended.hung)
@@ -147,8 +150,9 @@ def read_cases(effort: Effort, cases: Iterable[Case], known: Sequence[np.ndarray
         (place / "given").mkdir(parents=True)
         outside = Outside.make(place / "outside")
         spec = case.make(place / "given")
-        watched = forked(effort.quick).run("python", "torture.reading", spec, cwd=place / "given", limit=SECONDS * 2)
-        problems = bounds(watched) + trespasses(watched, place / "given", outside)
+        limit = case.seconds * 5
+        watched = forked(effort.quick).run("python", "torture.reading", spec, cwd=place / "given", limit=limit)
+        problems = bounds(watched, seconds=case.seconds) + trespasses(watched, place / "given", outside)
         outcome = REFUSED
         if watched.ended.code == 0:
             found = json.loads(watched.ended.out)

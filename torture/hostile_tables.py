@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from torture.hostile import Case, png
+from torture.hostile import SECONDS, Case, png
 
 
 class _Payload:
@@ -37,8 +37,10 @@ def _parquet(good: Sequence[np.ndarray], quick: bool) -> list[Case]:
     large = b"\0" * ((2 if quick else 60) << 20)
     rows = 300 if quick else 2_000
 
-    def table(fault: str, columns: dict[str, pa.Array], rows: int | None, **options: object) -> Case:
-        return Case(fault, partial(_table, columns=columns, options=options), rows)
+    def table(
+        fault: str, columns: dict[str, pa.Array], rows: int | None, seconds: float = SECONDS, **options: object
+    ) -> Case:
+        return Case(fault, partial(_table, columns=columns, options=options), rows, seconds)
 
     image = pa.array(encoded, pa.binary())
     nested = pa.array([{"bytes": {"bytes": data}} for data in encoded])
@@ -62,7 +64,13 @@ def _parquet(good: Sequence[np.ndarray], quick: bool) -> list[Case]:
             {"image": image, "label": pa.array([None] * len(good), pa.int64())},
             len(good),
         ),
-        table("Parquet: one value of a dictionary in thousands of rows", {"image": repeated}, 0, store_schema=False),
+        table(  # 120 GB of images, each as large as is allowed: they take what so many bytes take
+            "Parquet: one value of 60 MB of a dictionary in thousands of rows",
+            {"image": repeated},
+            0,
+            seconds=rows * 0.15,
+            store_schema=False,
+        ),
         table(
             "Parquet: pages that expand a thousandfold", {"image": many}, 0, compression="zstd", use_dictionary=False
         ),

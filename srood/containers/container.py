@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def member_name(name: str) -> str | None:
     Hidden files and the resource forks that macOS adds (``__MACOSX``) are none.
     """
     name = printable(name).removeprefix("./")
-    if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+    if os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
         return None
     hidden = any(part.startswith(".") and part != ".." for part in name.split("/"))
     return None if hidden or name.startswith("__MACOSX/") else name

@@ -34,6 +34,7 @@ class ZipImages:
 
     path: Path
     members: tuple[zipfile.ZipInfo, ...]
+    names: tuple[str, ...]  # as they go into keys
     labels: np.ndarray  # (N,) int64
     class_names: tuple[str, ...]
 
@@ -48,8 +49,9 @@ class ZipImages:
         except DAMAGE as error:
             raise unreadable(self.path, error, "zip") from error
         with archive:
-            for member, label in zip(self.members[start:], self.labels[start:].tolist(), strict=True):
-                yield Row(f"/{member_name(member.filename)}", _read(archive, member, max_bytes), label)
+            rows = zip(self.members[start:], self.names[start:], self.labels[start:].tolist(), strict=True)
+            for member, name, label in rows:
+                yield Row(f"/{name}", _read(archive, member, max_bytes), label)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the archive."""
@@ -85,10 +87,12 @@ def open_zip(path: Path) -> ZipImages:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = tuple(m for m in archive.infolist() if not m.is_dir() and member_name(m.filename))
+            files = [member for member in archive.infolist() if not member.is_dir()]
     except DAMAGE as error:
         raise unreadable(path, error, "zip") from error
-    if not members:
+    named = [(name, member) for member in files if (name := member_name(member.filename))]
+    if not named:
         raise InputError(f"{path}: the archive holds no images; pack image files, in a folder a class")
-    labels, class_names = number_labels(archive_labels([member_name(m.filename) or "" for m in members]))
-    return ZipImages(path, members, labels, class_names)
+    names = tuple(name for name, _ in named)
+    labels, class_names = number_labels(archive_labels(names))
+    return ZipImages(path, tuple(member for _, member in named), names, labels, class_names)
