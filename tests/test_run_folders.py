@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
+import torch
 
 from srood.errors import InputError
 from srood.locks import locked
+from srood.models.weights import WeightsInfo
 from train import runs
 from train.config import PretrainConfig
 
@@ -36,3 +40,15 @@ def test_one_process_at_a_time_and_one_run_after_the_other(tmp_path):
     with pytest.raises(InputError, match="is not empty"), runs.new_run(run):  # it was free when this one chose it
         pass
     assert [path.name for path in run.iterdir()] == ["model.safetensors"]
+
+
+def test_a_run_that_was_removed_is_not_made_anew_without_its_settings(tmp_path):
+    config, weights = PretrainConfig(id="x"), {"weight": torch.zeros(2)}
+    info = WeightsInfo("resnet20", image_size=32)
+    run = tmp_path / "run"
+    runs.create(run, config, {}, weights, info)
+    assert runs.save_checkpoint(run, 3, weights, info, {"step": 3}).is_dir()
+    shutil.rmtree(run)
+    with pytest.raises(InputError, match="was removed while it was written; start the run again"):
+        runs.save_checkpoint(run, 6, weights, info, {"step": 6})
+    assert not run.exists()

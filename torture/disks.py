@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from torture import processes
@@ -146,13 +146,19 @@ def _output_removed(effort: Effort, work: Work, whole: Undisturbed, number: int)
         with work.case(folder) as case:
             process = case.start()
             strike_at(case, process, whole, dice)
-            shutil.rmtree(case.place, ignore_errors=True)
+            _remove(case.place, folder / "removed")
             ended = processes.finish(process)
             if not ended.code:
-                shutil.rmtree(case.place, ignore_errors=True)
+                _remove(case.place, folder / "removed too")
             return _judged(f"output folder of `{work.name}` removed", case, whole, ended, {}, number)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(place: Path, to: Path) -> None:
+    """Take a folder away at one moment; it may be gone."""
+    with suppress(FileNotFoundError):
+        os.rename(place, to)
 
 
 def _clock(effort: Effort, work: Work, whole: Undisturbed, number: int) -> Trial:

@@ -152,7 +152,12 @@ def save_checkpoint(
     """Write the checkpoint of a step, then remove older ones. `state` holds tensors and plain values only.
 
     `best` are the weights that did best on the held-out images so far.
+
+    Raises:
+        InputError: the run was removed while it trained; it is not made anew without its settings.
     """
+    if not (run / CONFIG_FILE).is_file():
+        raise InputError(f"{run}: was removed while it was written; start the run again")
     folder = run / "checkpoints" / f"step-{step:08d}"
     if not folder.is_dir():
         partial = folder.with_name(f"partial-{folder.name}")
