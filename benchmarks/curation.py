@@ -36,7 +36,8 @@ from curate.record import Tally
 from curate.reference import Reference, prepare_reference
 from curate.stream import compare_batch, describe_batch, settle_batch, stream_corpus
 from curate.workspace import Workspace
-from srood import images, outliers
+from srood import images
+from srood.hashes import pixel_sha256
 
 ROWS = 4096  # by which stages are timed alone
 
@@ -61,7 +62,7 @@ def stages(config: BuildConfig, inputs: Inputs, reference: Reference, folder: Pa
         for batch, original in zip(pixels, sizes, strict=True):
             quality.problems(batch, original, config.quality, config.max_upscale)
             for image in batch:
-                outliers.pixel_sha256(image)
+                pixel_sha256(image)
             copy_descriptor(batch)
 
     def search() -> None:

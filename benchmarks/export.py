@@ -27,7 +27,8 @@ from curate.exporting.export import FORMATS, export
 from curate.exporting.parquet import features
 from srood.datasets import load_images
 from srood.errors import InputError
-from srood.outliers import OutlierSet, pixel_sha256, write_set
+from srood.hashes import pixel_sha256
+from srood.outliers import OutlierSet, write_set
 
 SHARD_ROWS = 10_000
 PEER = "datasets"

@@ -88,8 +88,8 @@ def unit_length(vectors: np.ndarray) -> np.ndarray:
 def _open_checkpoint(path: Path) -> Embedder:
     import torch
 
+    from srood.hashes import file_sha256
     from srood.models.weights import load_model
-    from srood.outliers import file_sha256
     from srood.precision import computes_bf16
 
     if path.is_dir():

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from curate.partitions import Rows
-from srood import outliers
 from srood.errors import InputError
+from srood.hashes import file_sha256
 from srood.hdf5 import check_stored, open_plain
 
 PER_GROUP = 24  # rows shown of a stage and reason
@@ -312,7 +312,7 @@ def read_evidence(path: Path, manifest: Mapping[str, Any]) -> Evidence | None:
     entry = manifest.get("evidence")
     if not entry or not (file := path.parent / entry["file"]).is_file():
         return None
-    if outliers.file_sha256(file) != entry["sha256"]:
+    if file_sha256(file) != entry["sha256"]:
         raise InputError(f"{file}: was altered (its SHA-256 is not the manifest's); build the set again, or remove it")
     with open_plain(file) as stored:
         if missing := set(Evidence(0).to_arrays()) - set(stored):

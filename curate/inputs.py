@@ -13,8 +13,9 @@ from curate import exclusions, semantics, sources
 from curate.config import BuildConfig
 from curate.embedders import Embedder, open_embedder
 from curate.record import versions
-from srood import datasets, outliers
+from srood import datasets
 from srood.errors import InputError
+from srood.hashes import file_sha256
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ def _exclusions(config: BuildConfig, corpus: sources.Corpus, id_train: datasets.
     if config.exclude_labels == "none":
         return ExcludedLabels({}, known)
     if config.exclude_labels == "auto":
-        file_sha256 = hashlib.sha256(text.encode()).hexdigest() if known else ""
-        return ExcludedLabels(known, known, file_sha256, "; ".join(lines))
+        text_sha256 = hashlib.sha256(text.encode()).hexdigest() if known else ""
+        return ExcludedLabels(known, known, text_sha256, "; ".join(lines))
     path = Path(config.exclude_labels)
     given = semantics.load_exclusions(path)
     semantics.check_applicable(corpus.class_names, given, corpus.name)
@@ -117,4 +118,4 @@ def _exclusions(config: BuildConfig, corpus: sources.Corpus, id_train: datasets.
     unmatched = semantics.unmatched_entries(corpus.class_names, given)
     few = 0 < len(unmatched) < 20  # a long list is for many corpora
     note = f"{path}: no label of the corpus is {', '.join(unmatched)}" if few else ""
-    return ExcludedLabels(matched, known or matched, outliers.file_sha256(path), note)
+    return ExcludedLabels(matched, known or matched, file_sha256(path), note)

@@ -52,7 +52,7 @@ def open_onnx(path: Path) -> tuple[Forward, str]:
     Raises:
         InputError: onnxruntime is not installed; no such file; not an ONNX model, or none that embeds images.
     """
-    from srood.outliers import file_sha256
+    from srood.hashes import file_sha256
 
     if not path.is_file():
         raise InputError(f"--embedder onnx:{path}: no such file; check the path")

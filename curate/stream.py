@@ -29,9 +29,10 @@ from curate.record import Tally
 from curate.reference import Reference
 from curate.survivors import Survivors
 from curate.workspace import PUT_BACK, Workspace
-from srood import images, outliers
+from srood import images
 from srood.containers.path_list import PathList
 from srood.errors import InputError
+from srood.hashes import pixel_sha256
 from srood.progress import progress_bar
 
 CLASSES = 1 << 31  # there are not so many: a label beyond is none
@@ -176,7 +177,7 @@ def describe_batch(
     first: dict[str, int] = {}
     for row in rows.tolist():
         if flaws[row] is None:
-            value = outliers.pixel_sha256(pixels[row])
+            value = pixel_sha256(pixels[row])
             digest[row] = value.encode()
             first.setdefault(value, row)
     rows = np.array([row for row in first.values() if int(label[row]) not in inputs.labels.excluded], np.int64)

@@ -31,10 +31,10 @@ from srood.calibration import (
 )
 from srood.devices import resolve_device
 from srood.errors import InputError
+from srood.hashes import file_sha256
 from srood.models import Classifier
 from srood.models.weights import MODEL_FILE, Triple, load_model, read_info
 from srood.normalisation import apply_normalisation, scale_and_shift
-from srood.outliers import file_sha256
 
 BATCH = 500  # as evaluation's: equal batches give equal bits
 

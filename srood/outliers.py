@@ -21,17 +21,13 @@ import numpy as np
 from srood import json_documents, manifest_fields
 from srood.errors import InputError
 from srood.files import reserve, sync_folder
+from srood.hashes import file_sha256
 from srood.hdf5 import check_stored, open_plain
+from srood.outlier_checks import column_problems, evidence_problems, row_problems, shard_problems
 
 FORMAT = "srood-outliers"
 SCHEMA_VERSION = 1
 CHUNK_ROWS = 64
-REQUIRED = ("image", "key", "sha256", "label", "id_similarity", "id_class")
-
-
-def pixel_sha256(image: np.ndarray) -> str:
-    """SHA-256 (hex) of one image's pixels, (H, W, 3) uint8 in row-major order."""
-    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
 
 
 def shard_name(manifest: Path, number: int, count: int) -> str:
@@ -88,7 +84,7 @@ def write_set(
         rows = len(columns["image"])
         _write_h5(path, columns)
         table.append({"file": path.name, "rows": rows, "bytes": path.stat().st_size, "sha256": file_sha256(path)})
-        for problem in _row_problems(path):
+        for problem in row_problems(path):
             raise RuntimeError(f"{path}: {problem} right after it was written; check the disk")
     described = [_write_evidence(scratch / evidence_name(out), evidence)] if evidence is not None else []
     document = {
@@ -166,15 +162,6 @@ def _stored_bytes(array: np.ndarray) -> int:
     return -(-len(array) // chunk) * chunk * (array.nbytes // len(array))
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
@@ -199,10 +186,10 @@ class OutlierSet:
         """
         path = Path(path)
         manifest = read_manifest(path)
-        for problem in _shard_problems(path, manifest, check_hashes):
+        for problem in shard_problems(path, manifest, check_hashes):
             raise InputError(f"{problem}; build the set again, or restore the file")
         for entry in manifest["shards"]:
-            for problem in _column_problems(path.parent / entry["file"], entry["rows"], manifest):
+            for problem in column_problems(path.parent / entry["file"], entry["rows"], manifest):
                 raise InputError(f"{path.parent / entry['file']}: {problem}; do not use this file")
         return cls(path, manifest, hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest())
 
@@ -327,77 +314,16 @@ def verify(path: str | Path) -> list[str]:
     """
     path = Path(path)
     manifest = read_manifest(path)
-    problems = list(_shard_problems(path, manifest, check_hashes=True))
-    problems += _evidence_problems(path, manifest)
+    problems = list(shard_problems(path, manifest, check_hashes=True))
+    problems += evidence_problems(path, manifest)
     for entry in manifest["shards"]:
         shard = path.parent / entry["file"]
         if shard.is_file():
             try:
-                found = list(_column_problems(shard, entry["rows"], manifest)) or list(_row_problems(shard))
+                found = list(column_problems(shard, entry["rows"], manifest)) or list(row_problems(shard))
                 problems += [f"{shard}: {problem}" for problem in found]
             except InputError as error:
                 problems.append(str(error))
             except (OSError, RuntimeError) as error:  # HDF5's, of what was altered
                 problems.append(f"{shard}: cannot be read ({_line(error)})")
     return problems
-
-
-def _shard_problems(path: Path, manifest: dict[str, Any], check_hashes: bool) -> Iterator[str]:
-    for entry in manifest["shards"]:
-        shard = path.parent / entry["file"]
-        if not shard.is_file():
-            yield f"{shard}: this shard of {path.name} is missing"
-        elif shard.stat().st_size != entry["bytes"]:
-            yield f"{shard}: was altered ({shard.stat().st_size} bytes, the manifest says {entry['bytes']})"
-        elif check_hashes and file_sha256(shard) != entry["sha256"]:
-            yield f"{shard}: was altered (its SHA-256 is not the manifest's)"
-
-
-def _evidence_problems(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
-    entry = manifest.get("evidence")
-    if entry is None:
-        return
-    file = path.parent / entry["file"]
-    if file.is_file() and (file.stat().st_size != entry["bytes"] or file_sha256(file) != entry["sha256"]):
-        yield f"{file}: was altered (its SHA-256 is not the manifest's)"
-
-
-def _column_problems(shard: Path, rows: int, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Columns that are not of the manifest's rows, or not stored as they are read: checked before any is read."""
-    size = (manifest.get("config") or {}).get("image_size")
-    with open_plain(shard) as file:
-        if missing := _missing_columns(file):
-            yield missing
-        for name in file:
-            data = file[name]
-            wanted = (rows, size, size, 3) if name == "image" and size is not None else (rows,)
-            if data.shape[: len(wanted)] != wanted:
-                yield f"its column '{name}' is {data.shape}, by the manifest {wanted}"
-            elif data.dtype.kind not in "biufS" or (name == "image" and data.dtype != np.uint8):
-                yield f"its column '{name}' is of type {data.dtype}"
-            else:
-                try:
-                    check_stored(data)
-                except ValueError as error:
-                    yield f"its column '{name}' {error}"
-
-
-def _missing_columns(file: h5py.File) -> str:
-    missing = [name for name in REQUIRED if name not in file]
-    return f"has no column {', '.join(missing)}" if missing else ""
-
-
-def _row_problems(shard: Path) -> Iterator[str]:
-    with open_plain(shard) as file:
-        if missing := _missing_columns(file):
-            yield missing
-            return
-        rows = len(file["image"])
-        for name in file:
-            if len(file[name]) != rows:
-                yield f"column {name} has {len(file[name])} rows, image has {rows}"
-        stored = file["sha256"][:]
-        for start in range(0, rows, 4096):
-            for offset, image in enumerate(file["image"][start : start + 4096]):
-                if pixel_sha256(image).encode() != stored[start + offset]:
-                    yield f"row {start + offset}: the pixels do not match their SHA-256"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from srood import hub_errors
 from srood.errors import InputError
+from srood.hashes import file_sha256
 from srood.hub import HubFile
 
 Columns = tuple[str | None, str | None]  # image, label; None to find it
@@ -76,11 +76,7 @@ class ParquetPart:
         """SHA-256 (hex) of the file's bytes; of a file on the Hub as the Hub states it."""
         if self.remote is not None and self.remote.sha256:
             return self.remote.sha256
-        with open(self.local(), "rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        return file_sha256(self.local())
 
 
 def open_parquet(file: Path | io.RawIOBase, name: str) -> pq.ParquetFile:

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from srood.hashes import pixel_sha256
 from srood.models import build_model
 from srood.models.weights import Triple, WeightsInfo, save_weights
-from srood.outliers import pixel_sha256, write_set
+from srood.outliers import write_set
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from pictures import pictures
 
-from srood.outliers import OutlierSet, pixel_sha256, write_set
+from srood.hashes import pixel_sha256
+from srood.outliers import OutlierSet, write_set
 
 LABELS = [
     "n02123045 tabby, tabby cat",

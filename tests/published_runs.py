@@ -8,7 +8,7 @@ from pathlib import Path
 
 from digits_images import digits, write_digits, write_noise, write_parquet
 
-from srood.outliers import file_sha256
+from srood.hashes import file_sha256
 from train.config import PretrainConfig, TuneConfig
 from train.evaluation.evaluate import evaluate
 from train.pretrain import pretrain

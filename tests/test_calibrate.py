@@ -18,8 +18,8 @@ from scipy.stats import kstest
 from srood.calibration import Calibration
 from srood.datasets import content_fingerprint, load_images
 from srood.errors import InputError
+from srood.hashes import file_sha256
 from srood.metrics import fpr_at_tpr
-from srood.outliers import file_sha256
 from train import cli
 from train.commands import detection
 from train.detection.calibrate import calibrate

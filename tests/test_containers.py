@@ -18,6 +18,7 @@ from PIL import Image
 from srood import datasets, images, outliers
 from srood.containers import container, tar_file, tiny_images
 from srood.errors import InputError
+from srood.hashes import pixel_sha256
 
 LABELS = ["cat", "dog", "cat", "emu", "dog", "cat", "cat", "emu", "dog"]
 NUMBERS = [["cat", "dog", "emu"].index(label) for label in LABELS]
@@ -52,7 +53,7 @@ def write_outliers(path, pixels):
     columns = {
         "image": pixels,
         "key": np.array([b"k"] * len(pixels)),
-        "sha256": np.array([outliers.pixel_sha256(p).encode() for p in pixels]),
+        "sha256": np.array([pixel_sha256(p).encode() for p in pixels]),
         "label": np.array(NUMBERS),
         "id_similarity": np.zeros(len(pixels), np.float32),
         "id_class": np.zeros(len(pixels), np.int64),

@@ -20,9 +20,9 @@ import srood
 from srood.datasets import load_images
 from srood.detector import load_detector
 from srood.errors import InputError
+from srood.hashes import file_sha256
 from srood.images import decode_to_size
 from srood.models import build_model
-from srood.outliers import file_sha256
 from srood.scores import SCORES
 
 BY_HAND = {

@@ -127,7 +127,7 @@ def test_a_set_that_is_not_there(tmp_path):
 @pytest.mark.parametrize("format", list(FORMATS))
 def test_a_damaged_row_is_never_exported(tmp_path, format):
     """Even where the shard's own hash was made again to fit."""
-    from srood.outliers import file_sha256
+    from srood.hashes import file_sha256
 
     opened = write_labelled(tmp_path / "set")
     shard = opened.path.parent / "mini-00002-of-00003.h5"

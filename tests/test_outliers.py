@@ -7,6 +7,8 @@ import pytest
 
 from srood import outliers
 from srood.errors import InputError
+from srood.hashes import file_sha256, pixel_sha256
+from srood.outlier_checks import REQUIRED
 
 
 def columns(start: int, count: int) -> dict[str, np.ndarray]:
@@ -14,7 +16,7 @@ def columns(start: int, count: int) -> dict[str, np.ndarray]:
     return {
         "image": images,
         "key": np.array([f"row{start + i}".encode() for i in range(count)], dtype="S12"),
-        "sha256": np.array([outliers.pixel_sha256(image) for image in images], dtype="S64"),
+        "sha256": np.array([pixel_sha256(image) for image in images], dtype="S64"),
         "label": np.arange(start, start + count),
         "id_similarity": np.linspace(0, 1, count, dtype=np.float32),
         "id_class": np.zeros(count, np.int64),
@@ -100,7 +102,7 @@ def test_missing_and_altered_shards_are_named(path):
     assert len(outliers.verify(path)) == 1
 
 
-@pytest.mark.parametrize("column", outliers.REQUIRED)
+@pytest.mark.parametrize("column", REQUIRED)
 def test_a_shard_without_a_column_is_refused_before_a_row_is_read(path, column):
     """Its hash is that of the manifest: a set that was written so, and not one that was damaged."""
     shard = path.parent / "set-00001-of-00002.h5"
@@ -108,7 +110,7 @@ def test_a_shard_without_a_column_is_refused_before_a_row_is_read(path, column):
         del file[column]
     with h5py.File(path, "r+") as file:
         manifest = json.loads(file["manifest"][()])
-        manifest["shards"][1] |= {"bytes": shard.stat().st_size, "sha256": outliers.file_sha256(shard)}
+        manifest["shards"][1] |= {"bytes": shard.stat().st_size, "sha256": file_sha256(shard)}
         del file["manifest"], file["manifest_sha256"]
         file["manifest"] = np.bytes_(json.dumps(manifest))
     with pytest.raises(InputError, match=f"set-00001-of-00002.h5: has no column {column}; do not use this file"):

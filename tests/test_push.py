@@ -20,8 +20,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from srood.errors import InputError
+from srood.hashes import file_sha256
 from srood.models.weights import WeightsInfo, load_model
-from srood.outliers import file_sha256
 from train import cli
 from train.config import read_config
 from train.publishing.push import prepare, push

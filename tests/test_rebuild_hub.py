@@ -20,9 +20,10 @@ from curate.config import BuildConfig
 from curate.rebuilding.agreement import columns_of_index
 from curate.rebuilding.rebuild import rebuild
 from srood.errors import InputError
+from srood.hashes import file_sha256
 from srood.named_sets import dataset_info
 from srood.outlier_sources import local_manifest, manifest_of, row_files
-from srood.outliers import OutlierSet, file_sha256, read_manifest
+from srood.outliers import OutlierSet, read_manifest
 
 SMALL: dict[str, Any] = {"batch_rows": 32, "shard_rows": 30, "calibration_images": 30, "workers": 1}
 REAL_ROWS = 250

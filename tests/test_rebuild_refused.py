@@ -8,7 +8,8 @@ import pytest
 from pictures import pictures, write_parquet
 from rebuilt_sets import files, refusal, weights, write_document
 
-from srood.outliers import file_sha256, read_manifest
+from srood.hashes import file_sha256
+from srood.outliers import read_manifest
 
 
 def test_every_input_that_is_not_what_was_read_is_named_before_any_work(alone, recorded_set, recorded_world, tmp_path):

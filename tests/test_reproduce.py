@@ -167,7 +167,7 @@ def test_the_recorded_commands_make_the_same_weights(smoke, tmp_path):
     words = tuning.split()
     words[words.index("--out") + 1] = str(tmp_path / "run")
     assert call(*words[1:]) == 0
-    from srood.outliers import file_sha256
+    from srood.hashes import file_sha256
 
     assert file_sha256(tmp_path / "run/model.safetensors") == cell.weights
 

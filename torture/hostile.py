@@ -39,7 +39,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 def pixel_hashes(images: Iterable[np.ndarray]) -> list[str]:
     """SHA-256 of images as the outlier set has them."""
-    from srood.outliers import pixel_sha256
+    from srood.hashes import pixel_sha256
 
     return [pixel_sha256(image) for image in images]
 

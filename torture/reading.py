@@ -9,8 +9,8 @@ from collections import Counter
 from curate.semantics import load_exclusions
 from srood import commands
 from srood.datasets import resolve
+from srood.hashes import pixel_sha256
 from srood.images import decode_to_size
-from srood.outliers import pixel_sha256
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from srood import outliers
+from srood.hashes import file_sha256, pixel_sha256
 from torture.hostile import pictures
 
 ROWS, SHARDS = 200, 2
@@ -27,7 +28,7 @@ def make_set(folder: Path, seed: int) -> Path:
     columns = {
         "image": images,
         "key": np.array([b"corpus/%d.png" % row for row in number]),
-        "sha256": np.array([outliers.pixel_sha256(image).encode() for image in images]),
+        "sha256": np.array([pixel_sha256(image).encode() for image in images]),
         "label": number % 3,
         "id_similarity": (number / ROWS).astype(np.float32),
         "id_class": number % 2,
@@ -78,7 +79,7 @@ def edit_shard(path: Path, edit: Callable[[h5py.File], object], number: int = 0)
         edit(file)
 
     def describe(content: dict[str, Any]) -> None:
-        content["shards"][number] |= {"bytes": shard.stat().st_size, "sha256": outliers.file_sha256(shard)}
+        content["shards"][number] |= {"bytes": shard.stat().st_size, "sha256": file_sha256(shard)}
 
     return edit_manifest(path, describe)
 

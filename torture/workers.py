@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from srood.outliers import file_sha256
+from srood.hashes import file_sha256
 from torture import processes, watching
 from torture.batches import Batches
 from torture.hub import digits_images

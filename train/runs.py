@@ -32,9 +32,9 @@ from srood import __version__
 from srood.datasets import Images
 from srood.errors import InputError
 from srood.files import sync_folder, write_text, writing
+from srood.hashes import file_sha256
 from srood.locks import LOCK, locked
 from srood.models.weights import MODEL_FILE, WeightsInfo, save_weights
-from srood.outliers import file_sha256
 from train.config import CONFIG_FILE, AnyConfig, TuneConfig, config_values, read_config
 from train.devices import describe_device
 from train.id_sets import id_record

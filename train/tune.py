@@ -8,11 +8,11 @@ from typing import Any
 
 from srood.datasets import Images, id_specs
 from srood.errors import InputError
+from srood.hashes import file_sha256
 from srood.locks import LOCK, locked
 from srood.methods import find_method, resolve_options
 from srood.models import check_model
 from srood.models.weights import WeightsInfo, load_model
-from srood.outliers import file_sha256
 from train import outlier_sets, runs
 from train.batchnorm import check_rows
 from train.block_sets import choose_blocks, reading_sentence

@@ -13,7 +13,8 @@ import numpy as np
 from srood.errors import InputError
 from srood.files import reserve
 from srood.hdf5 import open_plain
-from srood.outliers import REQUIRED, OutlierSet
+from srood.outlier_checks import REQUIRED
+from srood.outliers import OutlierSet
 
 BLOCK = 1024  # rows of images in memory at once
 COLUMNS = (*REQUIRED, "energy", "id_ness", "cluster")  # as `curate build` orders them

@@ -79,11 +79,11 @@ def export(
     place = _place(out)
     opened = OutlierSet.open(local_manifest(spec))
     text = json.dumps(opened.manifest, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    already = _filled(place)
-    if already and not _holds(place / MANIFEST, text):
-        raise InputError(f"--out {out}: holds files already; name a new or an empty folder")
     with ExitStack() as stack:
         stack.enter_context(locked(place, "--out "))
+        already = _filled(place)
+        if already and not _holds(place / MANIFEST, text):
+            raise InputError(f"--out {out}: holds files already; name a new or an empty folder")
         stack.enter_context(writing(out, "--out "))
         beside = stack.enter_context(scratch_beside(place, "export"))
         progress = stack.enter_context(progress_bar("rows", console))

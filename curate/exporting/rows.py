@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from srood.errors import InputError
+from srood.hashes import pixel_sha256
 from srood.hdf5 import open_plain
-from srood.outliers import REQUIRED, OutlierSet, pixel_sha256
+from srood.outlier_checks import REQUIRED
+from srood.outliers import OutlierSet
 
 BLOCK_ROWS = 1000
 BLOCK_BYTES = 32 << 20  # of pixels

@@ -25,8 +25,9 @@ from curate.publishing.rights import SourceRights, check_rights, rights, set_lic
 from curate.sheets import drawn_rows, sprite
 from srood.errors import InputError
 from srood.files import check_folder, scratch_beside, write_text
+from srood.hashes import file_sha256
 from srood.hub_upload import Pushed, check_branch, check_repo_name, upload
-from srood.outliers import OutlierSet, check_shard_names, file_sha256, read_manifest, verify
+from srood.outliers import OutlierSet, check_shard_names, read_manifest, verify
 
 CARD, NOTES, CROISSANT, SHEET, MANIFEST = (
     "README.md",

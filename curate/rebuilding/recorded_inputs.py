@@ -18,7 +18,7 @@ from curate.sources import Corpus, one_after_another
 from srood import images
 from srood.datasets import ImageSource
 from srood.errors import InputError
-from srood.outliers import file_sha256
+from srood.hashes import file_sha256
 
 
 @dataclass

@@ -21,7 +21,7 @@ from srood.detector import BATCH, PixelClassifier, scorer
 from srood.devices import resolve_device
 from srood.errors import InputError
 from srood.files import check_place
-from srood.outliers import file_sha256
+from srood.hashes import file_sha256
 from srood.progress import progress_bar
 from train import runs
 from train.config import read_config

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from srood.errors import InputError
+from srood.hashes import file_sha256
 from srood.models.weights import Triple
 from srood.odin import odin
-from srood.outliers import file_sha256
 from srood.progress import progress_bar
 from train.batches import normalise
 from train.evaluation.eval_images import ImageSet

@@ -22,9 +22,9 @@ from srood import manifests
 from srood.calibration import CALIBRATION_FILE
 from srood.errors import InputError
 from srood.files import check_folder
+from srood.hashes import file_sha256
 from srood.hub_upload import Pushed, check_branch, check_repo_name, upload
 from srood.models.weights import read_info
-from srood.outliers import file_sha256
 from train import runs
 from train.config import CONFIG_FILE, read_config
 from train.evaluation.score_files import RESULT_FILE

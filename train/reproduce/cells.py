@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from srood.errors import InputError
-from srood.outliers import file_sha256
+from srood.hashes import file_sha256
 from train.config import AnyConfig, PretrainConfig, TuneConfig, config_values, make_config, paper_protocol
 from train.reproduce import made_sets
 from train.reproduce.experiments import Experiment, Method

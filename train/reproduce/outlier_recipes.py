@@ -12,7 +12,8 @@ import numpy as np
 
 from srood import datasets
 from srood.errors import InputError
-from srood.outliers import pixel_sha256, write_set
+from srood.hashes import pixel_sha256
+from srood.outliers import write_set
 from train.curate_command import option_words, run_curate
 from train.reproduce import made_sets
 from train.reproduce.experiments import OutlierRecipe
