@@ -1,5 +1,6 @@
 """The wheel works where there is no checkout."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -55,3 +56,15 @@ def test_wheel_holds_the_packaged_yaml_and_console_scripts(installed):
     (entry_points,) = installed.glob("srood-*.dist-info/entry_points.txt")
     text = entry_points.read_text()
     assert "curate = curate.__main__:main" in text and "srood = train.__main__:main" in text
+
+
+@pytest.mark.parametrize(
+    ("package", "others"), [("srood", ("curate", "train")), ("curate", ("train",)), ("train", ("curate",))]
+)
+def test_the_two_commands_meet_in_files_and_not_in_code(package, others):
+    """`curate` and `train` import `srood`, which imports neither, and not each other."""
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.partition(".")[0] in others], path
