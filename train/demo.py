@@ -1,4 +1,4 @@
-"""The demonstration: from a corpus to a tuned detector in about a minute, on images that need no download."""
+"""The demonstration: from a corpus to a tuned detector on images that need no download."""
 
 from __future__ import annotations
 
