@@ -165,8 +165,9 @@ def raw_batches(
                     rows[row] = replace(rows[row], data=Unusable(REASON))
             if known is not None:
                 rows = [row if row.label < known else replace(row, label=-1) for row in rows]
+            count = len(rows)
             yield RawBatch(number, index, start, rows)
-            start += len(rows)
+            start += count
             number += (start - first) % batch_rows == 0
         number += (start - first) % batch_rows != 0
         start = 0

@@ -139,6 +139,8 @@ def _decoded(
         pixels.append(found[0])
         reasons += found[1]
         rows = [replace(row, data=b"") for row in part.rows]
+        part.rows.clear()  # the iterators behind this one hold the part while they read the next
+        del encoded
         whole = replace(part, rows=rows) if whole is None else replace(whole, rows=whole.rows + rows)
     assert whole is not None, "a batch has at least one part"
     return whole, np.concatenate(pixels), reasons, np.concatenate(originals)

@@ -25,7 +25,7 @@ from srood.containers import Container, Row, open_container, parquet_file
 from srood.errors import InputError
 from srood.named_sets import DatasetInfo, dataset_info
 
-HELD = 256 << 20  # bytes of images that are held before they are decoded
+HELD = 128 << 20  # bytes of images that are held before they are decoded
 
 
 @dataclass(frozen=True)

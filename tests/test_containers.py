@@ -275,6 +275,15 @@ def test_a_list_may_mix_labels_paths_and_gaps(tmp_path, pixels):
     assert keys == ["set.txt/a b.png", "set.txt/../c.png", "set.txt#2", "set.txt/gone.png"]
 
 
+def test_a_path_too_long_to_be_one_is_a_row_that_cannot_be_read(tmp_path, pixels):
+    (tmp_path / "a.png").write_bytes(encode(pixels[0]))
+    (tmp_path / "set.txt").write_text("b" * 65_536 + "\na.png\n")
+    source = datasets.resolve(str(tmp_path / "set.txt"))
+    assert len(source.fingerprint()) == 64
+    loaded = datasets.load_images(str(tmp_path / "set.txt"))
+    assert np.array_equal(loaded.images, pixels[:1]) and loaded.skipped == {"unreadable file": 1}
+
+
 # ---- arrays ---------------------------------------------------------------------------------------------------------
 
 

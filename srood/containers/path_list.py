@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class PathList:
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         for written, label in zip(self.written, self.labels.tolist(), strict=True):
             path = self.path.parent / written
-            size = path.stat().st_size if path.is_file() else -1
+            size = os.path.getsize(path) if os.path.isfile(path) else -1
             name = path.name if Path(written).is_absolute() else written
             digest.update(f"{name}\0{label}\0{size}\n".encode())
         return digest.hexdigest()
@@ -62,11 +63,7 @@ def open_path_list(path: Path) -> PathList:
     if not lines:
         raise InputError(f"{path}: lists no path; write one a line")
     written = tuple(name.strip() for name, _, _ in lines)
-    try:
-        found = any((path.parent / name).is_file() for name in written)
-    except OSError:  # a "path" too long to be one
-        found = False
-    if not found:
+    if not any(os.path.isfile(path.parent / name) for name in written):  # False too of a "path" too long to be one
         raise InputError(f"{path}: none of its {len(lines)} lines is a file; paths are relative to {path.name} itself")
     labels, class_names = number_labels([label.strip() or None for _, _, label in lines])
     return PathList(path, written, labels, class_names)
