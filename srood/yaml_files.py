@@ -8,6 +8,7 @@ import yaml
 
 MAX_CHARACTERS = 64 << 20
 MAX_VALUES = 1_000_000  # of a file with aliases, each of which stands for what it names
+MAX_DEPTH = 500  # of collections in each other: PyYAML's C code calls itself for each, and older ones have no bound
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -21,8 +22,8 @@ def parse(text: str) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise yaml.YAMLError(f"is larger than {MAX_CHARACTERS:,} characters")
     try:
-        if "*" in text:
-            _check_aliases(text)
+        if "*" in text or len(text) > MAX_DEPTH:
+            _check_structure(text)
         return yaml.load(text, Loader=LOADER)  # nosec B506  # a safe loader either way
     except RecursionError as error:
         raise yaml.YAMLError("is nested too deeply") from error
@@ -30,8 +31,8 @@ def parse(text: str) -> Any:
         raise yaml.YAMLError(str(error)) from error
 
 
-def _check_aliases(text: str) -> None:
-    """Count values as if every alias were written out, without doing so."""
+def _check_structure(text: str) -> None:
+    """Follow the nesting, and count values as if every alias were written out, without doing so."""
     named: dict[str, int] = {}  # values that an anchor stands for
     open_nodes: list[tuple[str | None, int]] = []  # collections that have begun: anchor, values before
     total = 0
@@ -43,6 +44,8 @@ def _check_aliases(text: str) -> None:
         elif isinstance(event, yaml.CollectionStartEvent):
             named.pop(str(event.anchor), None)
             open_nodes.append((event.anchor, total))
+            if len(open_nodes) > MAX_DEPTH:
+                raise yaml.YAMLError("is nested too deeply")
             total += 1
         elif isinstance(event, yaml.ScalarEvent):
             total += 1
@@ -52,5 +55,5 @@ def _check_aliases(text: str) -> None:
             anchor, before = open_nodes.pop()
             if anchor:
                 named[anchor] = total - before
-        if total > MAX_VALUES:
+        if total > MAX_VALUES and "*" in text:
             raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES:,} values")

@@ -32,9 +32,17 @@ def test_aliases_are_read_as_long_as_they_do_not_expand():
         yaml_files.parse("&a [*a]")
 
 
-@pytest.mark.parametrize(
-    "text", ["!!python/object/apply:os.getcwd []", "a: 2020-13-45", "[" * 100_000, f"a: {'9' * 10_000}", "? [a]\n: b"]
-)
+NO_PLAIN_VALUES = {
+    "a tag": "!!python/object/apply:os.getcwd []",
+    "a date that is none": "a: 2020-13-45",
+    "deep": "[" * 100_000,
+    "deep by dashes": "- " * 600 + "a",
+    "a number of 10,000 digits": f"a: {'9' * 10_000}",
+    "a key that is a list": "? [a]\n: b",
+}
+
+
+@pytest.mark.parametrize("text", NO_PLAIN_VALUES.values(), ids=NO_PLAIN_VALUES)
 def test_yaml_that_is_no_plain_value_is_an_error_of_yaml(text):
     with pytest.raises(yaml.YAMLError):
         yaml_files.parse(text)

@@ -132,9 +132,8 @@ def worker_of_ray_killed(folder: Path, seed: int) -> Trial:
 
     def actors() -> list[int]:
         below = watching.descendants(process.pid)
-        return [
-            child for child in below if command_line(child).startswith(b"ray::") and b"IDLE" not in command_line(child)
-        ]
+        # Ray's own helpers, such as ray::DashboardAgent, are there before; an idle one is ray::IDLE
+        return [child for child in below if command_line(child).startswith(b"ray::Worker")]
 
     found = wait_for(actors, process)
     if local.code or not found:
