@@ -35,5 +35,8 @@ def progress_bar(unit: str = "images", console: Console | None = None) -> Iterat
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    if not console.is_terminal:  # older versions of rich end even a bar that is disabled with an empty line
+        yield Progress(*columns, console=console, disable=True)
+        return
+    with Progress(*columns, console=console) as progress:
         yield progress
