@@ -44,7 +44,8 @@ def test_an_error_is_shown_and_raised(capfd):
     assert len(lines) == 2 and lines[1].startswith("error: --sample none")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to find the process of curate")
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_is_passed_on(number, tmp_path):
     os.mkfifo(tmp_path / "slow.tar")  # nobody writes to it: the build waits until it is told to stop
     words = ["--source", str(tmp_path / "slow.tar"), "--out", str(tmp_path / "set/mini.h5")]
