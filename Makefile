@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROCESSORS ?= $(shell nproc 2>/dev/null || echo 2)
 
-# the Python of `make oldest`; uv finds it, and downloads none
+# the Python of `make oldest`, a version or a path; uv finds it, and downloads none
 OLDEST ?= 3.10
 
 .PHONY: install demo test test-slow torture audit oldest lint format clean
