@@ -49,7 +49,7 @@ oldest: .venv-oldest/installed
 .venv-oldest/installed: pyproject.toml | install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	rm -rf .venv-oldest
-	$(BIN)/uv venv --quiet --no-python-downloads --python $(OLDEST) .venv-oldest
+	$(BIN)/uv venv --quiet --seed --no-python-downloads --python $(OLDEST) .venv-oldest
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable '.[dev]'
 	@touch $@
 
