@@ -34,7 +34,8 @@ def draw(document: Document, folder: Path) -> list[Path]:
             figure = drawer(document, rows)
             if figure is None:
                 continue
-            figure.suptitle(f"{document.experiment.title}: {key[2]} on {key[1]}, {key[0]} protocol", fontsize="medium")
+            title = document.experiment.title + ("" if document.experiment.title.endswith("?") else ":")
+            figure.suptitle(f"{title} {key[2]} on {key[1]}, {key[0]} protocol", fontsize="medium")
             name = "-".join([document.experiment.name, document.profile, plot, *(key if len(groups) > 1 else ())])
             folder.mkdir(parents=True, exist_ok=True)
             paths.append(folder / f"{name}.png")
@@ -100,7 +101,7 @@ def curve(document: Document, rows: Sequence[Row]) -> Any:
         axes.set_xlabel(f"outliers; {INTERVAL}", fontsize="small")
         axes.set_ylabel(f"{HEADINGS[metric]}, per cent")
         if metric == "fpr95":
-            axes.legend(frameon=False, fontsize="small")
+            axes.legend(frameon=False, fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 
