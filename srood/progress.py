@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -35,8 +35,8 @@ def progress_bar(unit: str = "images", console: Console | None = None) -> Iterat
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    if not console.is_terminal:  # older versions of rich end even a bar that is disabled with an empty line
-        yield Progress(*columns, console=console, disable=True)
-        return
-    with Progress(*columns, console=console) as progress:
+    progress = Progress(*columns, console=console, disable=not console.is_terminal)
+    with (
+        progress if console.is_terminal else nullcontext()
+    ):  # older versions of rich end a disabled bar with a line too
         yield progress

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from srood.errors import InputError
+from srood.hashes import file_sha256
 from srood.images import MAX_BYTES, Encoded
 
 IMAGE_SUFFIXES = frozenset(
@@ -133,16 +134,13 @@ def _remembered_hash(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def _hash(path: Path, size: int) -> str:
-    digest = hashlib.sha256()
+    if size <= WHOLE:
+        return file_sha256(path)
+    digest = hashlib.sha256(f"sampled {size}\n".encode())
     with open(path, "rb") as file:
-        if size <= WHOLE:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        else:
-            digest.update(f"sampled {size}\n".encode())
-            for number in range(SAMPLES):
-                file.seek(number * (size - SAMPLE) // (SAMPLES - 1))
-                digest.update(file.read(SAMPLE))
+        for number in range(SAMPLES):
+            file.seek(number * (size - SAMPLE) // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE))
     return digest.hexdigest()
 
 
