@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 import shlex
@@ -72,10 +73,9 @@ def test_the_metadata_are_what_the_hub_expects(folder, built_set, writable_hub):
     assert (split["name"], split["num_examples"]) == ("train", 90)
     assert info["download_size"] == sum(path.stat().st_size for path in (folder / "data").iterdir())
     assert info["dataset_size"] == split["num_bytes"] > 0
-    try:
-        DatasetCard(text).validate()  # what the client checks, and what it asks the Hub to check
-    except OSError:  # of the client's own checks there is none
+    if '"https://huggingface.co/api/validate-yaml"' in inspect.getsource(DatasetCard.validate):
         pytest.skip("this huggingface_hub asks huggingface.co, whatever HF_ENDPOINT says")
+    DatasetCard(text).validate()  # what the client checks, and what it asks the Hub to check
     (checked,) = [r for r in writable_hub.requests if r.path == "/api/validate-yaml"]
     assert json.loads(checked.body)["repoType"] == "dataset"
 
