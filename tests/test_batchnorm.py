@@ -63,6 +63,20 @@ def test_the_gradient_of_outlier_rows_flows_through_the_statistics():
         assert x.grad[index].item() == pytest.approx((ends[0] - ends[1]) / 2e-2, rel=1e-2, abs=1e-3)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
+def test_gradients_are_those_of_the_formula_in_float64(dtype, tolerance):
+    layer, weight = _layer(4), torch.randn(6, 3, 4, 5, generator=torch.Generator().manual_seed(1)).to(dtype)
+    x = _x().to(dtype).requires_grad_()
+    (layer(x) * weight).sum().backward()
+    exact = _x().to(dtype).double().requires_grad_()
+    scale, shift = (part.detach().double().requires_grad_() for part in (layer.weight, layer.bias))
+    var, mean = torch.var_mean(exact[:4], dim=(0, 2, 3), correction=0)
+    normalised = (exact - mean[:, None, None]) / (var + layer.eps).sqrt()[:, None, None]
+    ((normalised * scale[:, None, None] + shift[:, None, None]) * weight.double()).sum().backward()
+    for got, expected in ((x.grad, exact.grad), (layer.weight.grad, scale.grad), (layer.bias.grad, shift.grad)):
+        assert (got.double() - expected).norm() < tolerance * expected.norm()
+
+
 def test_evaluation_and_the_tensors_are_torchs_own():
     model = build_model("resnet20", 10)
     names = list(model.state_dict())

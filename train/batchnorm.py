@@ -5,8 +5,12 @@ An evaluated or exported classifier has plain batch norm: parameters, running st
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from srood.errors import InputError
 from train.shares import summed
@@ -30,22 +34,66 @@ class BatchNorm(nn.BatchNorm2d):
         """(N, C, H, W) to the same shape and type."""
         if not self.training or (self.rows is None and not self.shared):
             return super().forward(x)
-        part = (x if self.rows is None else x[: self.rows]).float()
-        count = torch.full((), part.numel() / part.shape[1], device=part.device)  # not a copy that is waited for
+        part = x if self.rows is None else x[: self.rows]
         if self.shared:
+            part = part.float()
+            count = torch.full((), part.numel() / part.shape[1], device=part.device)  # not a copy that is waited for
             count, mean, var = _joint_statistics(part, count)
+            scale = self.weight * torch.rsqrt(var + self.eps)
+            shift = self.bias - mean * scale
+            y = torch.addcmul(shift[:, None, None], x.float(), scale[:, None, None]).to(x.dtype)
+            unbiased = var * (count / (count - 1).clamp(min=1))
         else:
-            var, mean = torch.var_mean(part, dim=(0, 2, 3), correction=0)
+            mean, unbiased = _statistics(part.detach())
+            y = _OfFirstRows.apply(x, self.weight, self.bias, mean, unbiased, len(part), self.eps)
         with torch.no_grad():
             assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
             self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (count / (count - 1).clamp(min=1)), self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        shift = self.bias - mean * scale
-        y = torch.addcmul(shift[:, None, None], x.float(), scale[:, None, None])
-        return y.to(x.dtype)
+        return y
+
+
+class _OfFirstRows(torch.autograd.Function):
+    """Batch norm of all rows by the statistics of the first; the gradient of these by torch's kernels.
+
+    With g the gradient of y and x^ the normalised rows, m values in a channel of the first rows S: every row has
+    g * weight / sigma, and rows of S have less weight / (sigma * m) * (sum g + x^ * sum g x^), sums over all rows
+    (Ioffe and Szegedy, ICML 2015, section 3, where S are all rows).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, unbiased: Tensor, rows: int, eps: float
+    ) -> Tensor:
+        values = rows * x[0, 0].numel()
+        var = unbiased * ((values - 1) / values)
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.rows, ctx.values, ctx.eps = rows, values, eps
+        return F.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, var = ctx.saved_tensors
+        # training=False: of every row as if the statistics were constants
+        dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
+        )
+        inverse = torch.rsqrt(var + ctx.eps)
+        slope = -weight * inverse.square() * dweight / ctx.values
+        constant = -weight * inverse * dbias / ctx.values - slope * mean
+        own = dx[: ctx.rows]
+        own += torch.addcmul(constant[:, None, None], x[: ctx.rows], slope[:, None, None]).to(dx.dtype)
+        return dx, dweight, dbias, None, None, None, None
+
+
+def _statistics(part: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased variance of each channel, (C,) float32, by torch's batch norm: `torch.var_mean` is slower."""
+    mean, unbiased = (torch.zeros(part.shape[1], device=part.device) for _ in range(2))
+    F.batch_norm(part, mean, unbiased, training=True, momentum=1.0)
+    return mean, unbiased
 
 
 def _joint_statistics(part: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
