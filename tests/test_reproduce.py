@@ -159,6 +159,26 @@ def test_figures_of_another_machine_stay(again):
     assert after["default/digits/resnet20/baseline/seed-0"].status == "done"
 
 
+def test_a_table_shows_cells_whose_figures_another_table_holds(again, tmp_path):
+    table1 = {cell.name: cell for cell in document_in(again).cells}
+    experiment, choices = load("table2", "smoke"), Choices(out=tmp_path / "elsewhere", steps=STEPS)
+    planned = Planned(experiment, "smoke", choices, tuple(plan_cells(experiment, choices)), chosen=())
+    document = reproduce.run(planned, again / "results")
+    done = {cell.name: cell for cell in document.cells if cell.status == "done"}
+    assert done and done == {name: cell for name, cell in table1.items() if cell.status == "done"}
+    assert set(document.environments) == {cell.environment for cell in done.values()}
+
+
+def test_figures_of_the_same_run_by_another_score_are_not_taken(again, tmp_path):
+    planned = moved(tmp_path / "elsewhere", {"methods": {"ce": load("table1", "smoke").methods["ce"]}}, ())
+    for score, states in (("energy", {"done"}), ("msp", {"not run"})):
+        methods = {"ce": planned.experiment.methods["ce"].model_copy(update={"score": score})}
+        experiment = planned.experiment.model_copy(update={"name": f"by-{score}", "methods": methods})
+        # the evaluation's name stands for all scores of it: here it is that of the energy's cells
+        one = Planned(experiment, "smoke", planned.choices, planned.cells, chosen=())
+        assert {cell.status for cell in reproduce.run(one, again / "results").cells} == states
+
+
 @slow
 def test_the_recorded_commands_make_the_same_weights(smoke, tmp_path):
     cell = next(cell for cell in document_in(smoke).cells if cell.name.endswith("ce/seed-1"))

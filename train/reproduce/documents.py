@@ -104,7 +104,7 @@ def describe(
     outcomes: Callable[[Cell], dict[str, Any] | None],
     commands: Callable[[Cell], list[str]],
     failed: dict[str, str],
-    before: Document | None,
+    earlier: Sequence[Document],
 ) -> Document:
     """A document of what there is of each cell.
 
@@ -112,9 +112,10 @@ def describe(
         outcomes: what a finished cell has to say (`train.reproduce.running.outcome`), None for others
         commands: the commands of a cell
         failed: reasons by the fingerprint of an evaluation
-        before: an earlier document: what it has of a cell stays where the cell is the same and nothing newer is there
+        earlier: documents, of this experiment or of others: what they have of the same cell stands where nothing newer
+            is there; the first that has it counts
     """
-    earlier = {cell.name: cell for cell in before.cells if cell.status == "done"} if before else {}
+    kept = _finished(earlier)
     environments: dict[str, dict[str, Any]] = {}
     results = []
     for cell in cells:
@@ -125,23 +126,35 @@ def describe(
             "fingerprint": cell.evaluation.fingerprint if cell.evaluation else "",
             "commands": commands(cell),
         }
-        found = outcomes(cell)
-        old = earlier.get(cell.name)
+        found, score = outcomes(cell), experiment.methods[cell.method].score
         if found is not None:
-            fields |= _figures(found, experiment.methods[cell.method].score)
+            fields |= _figures(found, score)
             fields["environment"] = _short(found["environment"])
             environments[fields["environment"]] = found["environment"]
             result = CellResult(status="done", **fields)
         elif cell.reason or fields["fingerprint"] in failed:
             status: Status = "missing" if cell.reason else "failed"
             result = CellResult(status=status, reason=cell.reason or failed[fields["fingerprint"]], **fields)
-        elif old is not None and before is not None and old.fingerprint == fields["fingerprint"]:
-            result = old
-            environments[old.environment] = before.environments[old.environment]
+        elif (fields["fingerprint"], score) in kept:
+            old, environment = kept[fields["fingerprint"], score]
+            fields["commands"] = old.commands
+            result = old.model_copy(update=fields)
+            environments[old.environment] = environment
         else:
             result = CellResult(status="not run", **fields)
         results.append(result)
     return Document(profile=profile, steps=steps, experiment=experiment, cells=results, environments=environments)
+
+
+def _finished(documents: Sequence[Document]) -> dict[tuple[str, str], tuple[CellResult, dict[str, Any]]]:
+    """Finished cells and their environments, by fingerprint and score: one evaluation may have several scores."""
+    found: dict[tuple[str, str], tuple[CellResult, dict[str, Any]]] = {}
+    for document in documents:
+        for cell in document.cells:
+            if cell.status == "done":
+                key = (cell.fingerprint, document.experiment.methods[cell.method].score)
+                found.setdefault(key, (cell, document.environments[cell.environment]))
+    return found
 
 
 def _figures(found: dict[str, Any], score: str) -> dict[str, Any]:

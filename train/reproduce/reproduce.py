@@ -116,7 +116,8 @@ def results_file(planned: Planned, results: Path) -> Path:
 
 def _written(planned: Planned, results: Path, failed: dict[str, str]) -> Document:
     path = results_file(planned, results)
-    before = documents.read_document(path) if path.exists() else None
+    others = sorted(other for other in results.glob("*.json") if other != path)
+    earlier = [documents.read_document(file) for file in (path, *others) if file.exists()]
     inputs = command_line(planned)
     document = documents.describe(
         planned.experiment,
@@ -126,7 +127,7 @@ def _written(planned: Planned, results: Path, failed: dict[str, str]) -> Documen
         outcome,
         lambda cell: commands_of(cell, inputs),
         failed,
-        before,
+        earlier,
     )
     documents.write_document(path, document)
     write_text(path.with_suffix(".md"), tables.markdown(document))
