@@ -182,3 +182,6 @@ def test_the_page_shows_tables_and_plots_of_what_was_run_and_says_what_was_not(t
     assert "| SR | 16.30 | 16.00 ±" in text and "(results/table1-gpu-by-set.png)" in text
     assert "6 cells on C, 2 cores, torch 2" in text
     assert text.count("Not run.") == 2 * len(names()) - 1
+    title = "Four networks, two ID sets, before and after SR"
+    assert f"| table1 | [{title}](#four-networks-two-id-sets-before-and-after-sr) | 6 of 6 cells | not run |" in text
+    assert f"\n## {title}\n" in text and text.count("](#") == len(names())

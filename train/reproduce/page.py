@@ -96,7 +96,8 @@ def text_of(results: Path, beside: Path, drawn: dict[tuple[str, str], list[str]]
     """
     found = documents_in(results)
     link = Path(os.path.relpath(results, beside)).as_posix()
-    parts = [INTRODUCTION.format(results=f"[results/reproduce]({link})" if results.is_dir() else "results/reproduce")]
+    introduction = INTRODUCTION.format(results=f"[results/reproduce]({link})" if results.is_dir() else "results/reproduce")
+    parts = [introduction, contents(found)]
     for name in names():
         experiment = load(name, next(iter(SHOWN)))
         parts.append(f"## {experiment.title}\n\n{experiment.about.strip()}\n")
@@ -111,6 +112,21 @@ def text_of(results: Path, beside: Path, drawn: dict[tuple[str, str], list[str]]
             file = f"{link}/{file_name(name, profile)}"
             parts += [command, recipe(document.experiment), tables.markdown(document), *images, made_on(document, file)]
     return "\n".join(parts)
+
+
+def contents(found: dict[tuple[str, str], Document]) -> str:
+    """A table of the experiments, with how many cells of each are done."""
+    lines = ["| experiment | |" + "".join(f" {profile} |" for profile in SHOWN), "|---|---|" + "---:|" * len(SHOWN)]
+    for name in names():
+        title = load(name, next(iter(SHOWN))).title
+        link = "".join(letter for letter in title.lower() if letter.isalnum() or letter in " -_").replace(" ", "-")
+        states = []
+        for profile in SHOWN:
+            cells = found[name, profile].cells if (name, profile) in found else ()
+            done = sum(cell.status == "done" for cell in cells)
+            states.append(f"{done} of {len(cells)} cells" if done else "not run")
+        lines.append(f"| {name} | [{title}](#{link}) |" + "".join(f" {state} |" for state in states))
+    return "\n".join(lines) + "\n"
 
 
 def recipe(experiment: Experiment) -> str:
