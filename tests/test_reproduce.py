@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -167,6 +168,22 @@ def test_a_table_shows_cells_whose_figures_another_table_holds(again, tmp_path):
     done = {cell.name: cell for cell in document.cells if cell.status == "done"}
     assert done and done == {name: cell for name, cell in table1.items() if cell.status == "done"}
     assert set(document.environments) == {cell.environment for cell in done.values()}
+
+
+def test_figures_stay_where_images_cannot_be_had(again, tmp_path, capfd):
+    before = document_in(again)
+    done = {cell.name: cell for cell in before.cells if cell.status == "done"}
+    experiment, choices = before.experiment, Choices(out=tmp_path / "elsewhere", steps=STEPS)
+    cells = plan_cells(experiment, choices)
+    without_sets = [replace(cell, missing={"print": "not found"}, evaluation=None) for cell in cells]
+    found = reproduce.run(Planned(experiment, "smoke", choices, tuple(without_sets), ()), again / "results")
+    assert done == {cell.name: cell for cell in found.cells if cell.status == "done"}
+    nothing = [replace(cell, reason="no such ID set", run=None, evaluation=None) for cell in cells]
+    assert reproduce.run(Planned(experiment, "smoke", choices, tuple(nothing), ()), again / "results") == found
+    assert document_in(again) == found and "(no such ID set)" in capfd.readouterr().err
+    other = experiment.model_copy(update={"metrics": ("auroc",)})  # no longer the same: they may be of other settings
+    changed = reproduce.run(Planned(other, "smoke", choices, tuple(nothing), ()), again / "results")
+    assert {cell.status for cell in changed.cells} == {"missing"}
 
 
 def test_figures_of_the_same_run_by_another_score_are_not_taken(again, tmp_path):

@@ -104,7 +104,8 @@ def describe(
     outcomes: Callable[[Cell], dict[str, Any] | None],
     commands: Callable[[Cell], list[str]],
     failed: dict[str, str],
-    earlier: Sequence[Document],
+    before: Document | None,
+    others: Sequence[Document],
 ) -> Document:
     """A document of what there is of each cell.
 
@@ -112,10 +113,14 @@ def describe(
         outcomes: what a finished cell has to say (`train.reproduce.running.outcome`), None for others
         commands: the commands of a cell
         failed: reasons by the fingerprint of an evaluation
-        earlier: documents, of this experiment or of others: what they have of the same cell stands where nothing newer
-            is there; the first that has it counts
+        before: an earlier document of the experiment: what it has of the same cell stands where nothing newer is there.
+            A cell whose images cannot all be had here cannot be told from others; it stands if the experiment is the
+            same.
+        others: documents of other experiments, which may have the same cells
     """
-    kept = _finished(earlier)
+    kept = _finished([before, *others] if before else others)
+    unchanged = before is not None and before.experiment == experiment
+    named = {old.name: old.fingerprint for old in before.cells if old.status == "done"} if before and unchanged else {}
     environments: dict[str, dict[str, Any]] = {}
     results = []
     for cell in cells:
@@ -127,19 +132,22 @@ def describe(
             "commands": commands(cell),
         }
         found, score = outcomes(cell), experiment.methods[cell.method].score
+        fingerprint = fields["fingerprint"]
+        if cell.reason or cell.missing:
+            fingerprint = named.get(cell.name, fingerprint)
         if found is not None:
             fields |= _figures(found, score)
             fields["environment"] = _short(found["environment"])
             environments[fields["environment"]] = found["environment"]
             result = CellResult(status="done", **fields)
-        elif cell.reason or fields["fingerprint"] in failed:
-            status: Status = "missing" if cell.reason else "failed"
-            result = CellResult(status=status, reason=cell.reason or failed[fields["fingerprint"]], **fields)
-        elif (fields["fingerprint"], score) in kept:
-            old, environment = kept[fields["fingerprint"], score]
-            fields["commands"] = old.commands
-            result = old.model_copy(update=fields)
+        elif fields["fingerprint"] in failed:
+            result = CellResult(status="failed", reason=failed[fields["fingerprint"]], **fields)
+        elif (fingerprint, score) in kept:
+            old, environment = kept[fingerprint, score]
+            result = old.model_copy(update={name: fields[name] for name in ("name", "method")})
             environments[old.environment] = environment
+        elif cell.reason:
+            result = CellResult(status="missing", reason=cell.reason, **fields)
         else:
             result = CellResult(status="not run", **fields)
         results.append(result)

@@ -116,8 +116,11 @@ def results_file(planned: Planned, results: Path) -> Path:
 
 def _written(planned: Planned, results: Path, failed: dict[str, str]) -> Document:
     path = results_file(planned, results)
-    others = sorted(other for other in results.glob("*.json") if other != path)
-    earlier = [documents.read_document(file) for file in (path, *others) if file.exists()]
+    before = documents.read_document(path) if path.exists() else None
+    if before is not None and before.experiment == planned.experiment and not any(cell.run for cell in planned.cells):
+        say(f"nothing of it can be had here ({planned.cells[0].reason}); {path} stays as it is")
+        return before
+    others = [documents.read_document(other) for other in sorted(results.glob("*.json")) if other != path]
     inputs = command_line(planned)
     document = documents.describe(
         planned.experiment,
@@ -127,7 +130,8 @@ def _written(planned: Planned, results: Path, failed: dict[str, str]) -> Documen
         outcome,
         lambda cell: commands_of(cell, inputs),
         failed,
-        earlier,
+        before,
+        others,
     )
     documents.write_document(path, document)
     write_text(path.with_suffix(".md"), tables.markdown(document))
