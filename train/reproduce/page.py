@@ -33,10 +33,10 @@ and no figure on it was typed. What has not been run is said to be so, with the 
   under both protocols ([training.md](training.md) has what they differ in); `cpu` is a ResNet-20 on CIFAR-10, tuned for
   a stated number of steps; `smoke` runs on digits, and its figures mean nothing.
 - A cell is a method on a network, ID set and seed. Its training is a run folder under `runs/reproduce`, named by a
-  fingerprint of its settings, images and outliers. What is finished is found again, also by other tables, and where runs
-  are elsewhere its figures in the JSON files are; what was interrupted goes on with the same command. `--dry-run` lists
-  the cells with the commands that make each again, and so do the JSON files, with fingerprints of all images, versions,
-  hardware and seconds.
+  fingerprint of its settings, images and outliers. What is finished is found again, also by other tables; of runs that
+  are on another machine, the figures in the JSON files are. What was interrupted goes on with the same command.
+  `--dry-run` lists the cells with the commands that make each again, and so do the JSON files, with fingerprints of all
+  images, versions, hardware and seconds.
 - Every table has a control: cross entropy alone, from the same weights, with the same seed and number of steps; for
   curation, outliers drawn at random. The last column of figures is the difference between runs of the same seed.
 - Intervals are Student's t at 95 %, over seeds. With three seeds they are wide: t is 4.3. Where tuning starts from one
