@@ -13,7 +13,7 @@ from curate.cli import app
 from srood.errors import InputError
 from train.config import PretrainConfig, TuneConfig
 from train.reproduce import page, tables
-from train.reproduce.documents import CellResult, Document
+from train.reproduce.documents import CellResult, Document, read_document
 from train.reproduce.experiments import PROFILES, BuildOption, Experiment, load, merged, names, parse
 from train.reproduce.figures import rows_of, value
 from train.reproduce.statistics import estimate, paired
@@ -164,6 +164,27 @@ def test_the_page_of_results_is_current(tmp_path):
     assert (tmp_path / "docs/results.md").read_text() == (ROOT / "docs/results.md").read_text(), message
     plots = {path.name for path in written[1:]}
     assert plots == {path.name for path in (ROOT / "docs/results").glob("*.png")}, message
+
+
+@pytest.mark.parametrize("name, doc", [("table4", "methods.md"), ("scores", "scores.md")])
+def test_tables_in_other_documents_are_those_of_the_results(name, doc):
+    document = read_document(ROOT / "results" / "reproduce" / f"{name}-cpu.json")
+    text = (ROOT / "docs" / doc).read_text()
+    for method, settings in document.experiment.methods.items():
+        cells = [cell for cell in document.cells if cell.method == method and cell.status == "done"]
+        if not cells:
+            continue
+        columns = []
+        for values in (
+            [100 * np.mean([one["fpr95"] for one in cell.ood.values()]) for cell in cells],
+            [100 * np.mean([one["auroc"] for one in cell.ood.values()]) for cell in cells],
+            [100 * (1 - cell.id_accuracy) for cell in cells],
+        ):
+            half = (
+                stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5 if values[1:] else 0
+            )
+            columns.append(f"{np.mean(values):.2f}" + (f" ± {half:.2f}" if values[1:] else ""))
+        assert f"| {settings.title} | {' | '.join(columns)} |" in text
 
 
 def test_the_page_shows_tables_and_plots_of_what_was_run_and_says_what_was_not(tmp_path):
