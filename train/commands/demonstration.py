@@ -22,5 +22,11 @@ def demo(
 ) -> None:
     """Show the whole path in little: outlier set, pretraining, SR, SROE, one table. Nothing is downloaded."""
     from train.demo import demo as run_demo
+    from train.reporting import say
+    from train.signals import Stopped
 
-    run_demo(out, seed, device)
+    try:
+        run_demo(out, seed, device)
+    except Stopped as stopped:
+        say(f"{stopped}; or all of it anew with the same `srood demo`")
+        raise typer.Exit(stopped.exit_code) from None
