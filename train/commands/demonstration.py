@@ -11,6 +11,7 @@ from train.commands.options import (
     Device,
     Seed,
 )
+from train.commands.stopped import said_when_stopped
 
 
 def demo(
@@ -22,11 +23,6 @@ def demo(
 ) -> None:
     """Show the whole path in little: outlier set, pretraining, SR, SROE, one table. Nothing is downloaded."""
     from train.demo import demo as run_demo
-    from train.reporting import say
-    from train.signals import Stopped
 
-    try:
+    with said_when_stopped("or all of it anew with the same `srood demo`"):
         run_demo(out, seed, device)
-    except Stopped as stopped:
-        say(f"{stopped}; or all of it anew with the same `srood demo`")
-        raise typer.Exit(stopped.exit_code) from None

@@ -10,6 +10,7 @@ import typer
 from srood.commands import CHECK_FAILED
 from srood.errors import InputError
 from train.commands.options import Device
+from train.commands.stopped import said_when_stopped
 
 if TYPE_CHECKING:
     from train.reproduce.documents import Document
@@ -103,10 +104,8 @@ def _run(
     inputs: bool,
 ) -> bool:
     """Whether a cell failed, or none has figures."""
-    from train.reporting import say
     from train.reproduce import reproduce as reproducing
     from train.reproduce.cells import Choices
-    from train.signals import Stopped
 
     planned = reproducing.plan(table, profile, Choices(out, checkpoint, steps, device), only)
     if dry_run:
@@ -116,11 +115,8 @@ def _run(
         for folder in reproducing.make_inputs(planned):
             print(folder)
         return False
-    try:
+    with said_when_stopped("or all of it with the same `srood reproduce`"):
         document = reproducing.run(planned, results)
-    except Stopped as stopped:
-        say(f"{stopped}; or all of it with the same `srood reproduce`")
-        raise typer.Exit(stopped.exit_code) from None
     print_document(document)
     path = reproducing.results_file(planned, results)
     print(f"written to {path} and {path.with_suffix('.md').name}")

@@ -34,6 +34,7 @@ from train.commands.options import (
     Validation,
     WeightDecay,
 )
+from train.commands.stopped import said_when_stopped
 
 OUTLIERS, SWITCHES = "Outliers", "Where the paper and its authors' code differ"
 
@@ -241,11 +242,5 @@ def _resume(context: typer.Context, run: Path, device: str) -> None:
 
 def _print(train: Any) -> None:
     """Print the path of what was trained; a run that was told to stop says how to go on."""
-    from train.reporting import say
-    from train.signals import Stopped
-
-    try:
+    with said_when_stopped():
         print(train())
-    except Stopped as stopped:
-        say(str(stopped))
-        raise typer.Exit(stopped.exit_code) from None
