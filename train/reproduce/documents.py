@@ -119,8 +119,9 @@ def describe(
         others: documents of other experiments, which may have the same cells
     """
     kept = _finished([before, *others] if before else others)
-    unchanged = before is not None and before.experiment == experiment
-    named = {old.name: old.fingerprint for old in before.cells if old.status == "done"} if before and unchanged else {}
+    named: dict[str, str] = {}
+    if before is not None and before.experiment == experiment:
+        named = {old.name: old.fingerprint for old in before.cells if old.status == "done"}
     environments: dict[str, dict[str, Any]] = {}
     results = []
     for cell in cells:

@@ -97,12 +97,12 @@ def text_of(results: Path, beside: Path, drawn: dict[tuple[str, str], list[str]]
     """
     found = documents_in(results)
     link = Path(os.path.relpath(results, beside)).as_posix()
-    introduction = INTRODUCTION.format(
-        results=f"[results/reproduce]({link})" if results.is_dir() else "results/reproduce"
-    )
-    parts = [introduction, contents(found)]
-    for name in names():
-        experiment = load(name, next(iter(SHOWN)))
+    experiments = {name: load(name, next(iter(SHOWN))) for name in names()}
+    parts = [
+        INTRODUCTION.format(results=f"[results/reproduce]({link})" if results.is_dir() else "results/reproduce"),
+        contents(experiments, found),
+    ]
+    for name, experiment in experiments.items():
         parts.append(f"## {experiment.title}\n\n{experiment.about.strip()}\n")
         for profile, what in SHOWN.items():
             command = f"    srood reproduce {name} --profile {profile}\n"
@@ -117,11 +117,11 @@ def text_of(results: Path, beside: Path, drawn: dict[tuple[str, str], list[str]]
     return "\n".join(parts)
 
 
-def contents(found: dict[tuple[str, str], Document]) -> str:
+def contents(experiments: dict[str, Experiment], found: dict[tuple[str, str], Document]) -> str:
     """A table of the experiments, with how many cells of each are done."""
     lines = ["| experiment | |" + "".join(f" {profile} |" for profile in SHOWN), "|---|---|" + "---:|" * len(SHOWN)]
-    for name in names():
-        title = load(name, next(iter(SHOWN))).title
+    for name, experiment in experiments.items():
+        title = experiment.title
         link = "".join(letter for letter in title.lower() if letter.isalnum() or letter in " -_").replace(" ", "-")
         states = []
         for profile in SHOWN:

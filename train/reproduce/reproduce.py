@@ -65,7 +65,13 @@ def run(planned: Planned, results: Path = documents.FOLDER) -> Document:
     wanted = [cell for cell in planned.chosen if cell.run is not None and not is_finished(cell)]
     left = list({_fingerprint(cell): cell for cell in reversed(wanted)}.values())[::-1]  # cells may share an evaluation
     say(f"{planned.experiment.name}, profile {planned.profile}: {_counted(planned)}")
-    document = _written(planned, results, failed)
+    path = results_file(planned, results)
+    before = _before(path)
+    if before is not None and before.experiment == planned.experiment and not any(cell.run for cell in planned.cells):
+        say(f"nothing of it can be had here ({planned.cells[0].reason}); {path} stays as it is")
+        return before
+    others = [documents.read_document(other) for other in sorted(results.glob("*.json")) if other != path]
+    document = _written(planned, path, others, failed)
     started, worth, done = time.monotonic(), [_cost(cell, runner.inputs) for cell in left], 0.0
     for number, cell in enumerate(left):
         took = time.monotonic() - started
@@ -77,7 +83,7 @@ def run(planned: Planned, results: Path = documents.FOLDER) -> Document:
             failed[_fingerprint(cell)] = str(error)
             say(f"{cell.name}: {error}")
         done += worth[number]
-        document = _written(planned, results, failed)
+        document = _written(planned, path, others, failed)
     return document
 
 
@@ -114,13 +120,11 @@ def results_file(planned: Planned, results: Path) -> Path:
     return results / documents.file_name(planned.experiment.name, planned.profile, planned.choices.steps)
 
 
-def _written(planned: Planned, results: Path, failed: dict[str, str]) -> Document:
-    path = results_file(planned, results)
-    before = documents.read_document(path) if path.exists() else None
-    if before is not None and before.experiment == planned.experiment and not any(cell.run for cell in planned.cells):
-        say(f"nothing of it can be had here ({planned.cells[0].reason}); {path} stays as it is")
-        return before
-    others = [documents.read_document(other) for other in sorted(results.glob("*.json")) if other != path]
+def _before(path: Path) -> Document | None:
+    return documents.read_document(path) if path.exists() else None
+
+
+def _written(planned: Planned, path: Path, others: Sequence[Document], failed: dict[str, str]) -> Document:
     inputs = command_line(planned)
     document = documents.describe(
         planned.experiment,
@@ -130,7 +134,7 @@ def _written(planned: Planned, results: Path, failed: dict[str, str]) -> Documen
         outcome,
         lambda cell: commands_of(cell, inputs),
         failed,
-        before,
+        _before(path),  # another process may have written it since
         others,
     )
     documents.write_document(path, document)
