@@ -21,7 +21,7 @@ def reproduce(
     table: Annotated[
         str | None,
         typer.Argument(
-            help="Experiment: table1, table2, table3, table4, accuracy, curation, narrow or scores.", show_default=False
+            help="Experiment: table1 to table4, accuracy, curation, held-out, narrow or scores.", show_default=False
         ),
     ] = None,
     profile: Annotated[
