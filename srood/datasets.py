@@ -111,7 +111,7 @@ def id_specs(name: str) -> tuple[str, str | None]:
     if info is not None:
         if len(info.id_splits) != 2:
             known = [n for n in manifests.names("datasets") if (i := dataset_info(n)) and i.id_splits]
-            raise InputError(f"--id {name}: has no train and test split to be an ID set; one of {', '.join(known)}")
+            raise InputError(f"--id {name}: is not set up as an ID set; choose {' or '.join(known)}, or a folder")
         return f"{name}:{info.id_splits[0]}", f"{name}:{info.id_splits[1]}"
     root = Path(name)
     if root.is_file():

@@ -1,13 +1,15 @@
 """Where an outlier set is read from: a manifest on this machine, or one on the Hugging Face Hub.
 
 A set on the Hub is ``hf://owner/name[@revision][/mini.h5]``, a dataset repository with a manifest and its shards in one
-folder. Manifest and shards are downloaded into the Hub's cache, where they lie beside each other, and are read there;
+folder; the manifest's folder may be left out where no other manifest has its name. Manifest and shards are downloaded
+into the Hub's cache, where they lie beside each other, and are read there;
 the evidence stays where it is. What was downloaded once is read again without a network.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -108,7 +110,7 @@ def _find(spec: str) -> _Found:
     listing = hub.listing(match["repo"], match["revision"] or "main")
     address = f"hf://{listing.repo}@{listing.commit}"
     manifests = [file for file in listing.files if file.name.endswith(".h5") and not _NO_MANIFEST.search(file.name)]
-    chosen = [file for file in listing.files if file.name == match["name"]] if match["name"] else manifests
+    chosen = _named(match["name"], listing.files, manifests) if match["name"] else manifests
     known = ", ".join(file.name for file in manifests[:6]) + (", ..." if len(manifests) > 6 else "")
     if not chosen:
         what = f"no {match['name']}" if match["name"] else "no manifest of an outlier set"
@@ -116,3 +118,9 @@ def _find(spec: str) -> _Found:
     if len(chosen) > 1:
         raise InputError(f"{address}: holds several outlier sets ({known}); name one, as in {chosen[0]}")
     return _Found(chosen[0], listing)
+
+
+def _named(name: str, files: Sequence[hub.HubFile], manifests: Sequence[hub.HubFile]) -> list[hub.HubFile]:
+    """The file of this path; else the manifests of this name in any folder."""
+    exact = [file for file in files if file.name == name]
+    return exact or [file for file in manifests if PurePosixPath(file.name).name == name]

@@ -137,10 +137,16 @@ def test_one_of_several_sets_is_named(server, repo, made):
     message = f"hf://owner/set@{commit}: holds several outlier sets (mini.h5, small/tiny.h5); name one, as in"
     assert error_of("hf://owner/set@refs/pr/1") == f"{message} hf://owner/set@{commit}/mini.h5"
     inner = local_manifest("hf://owner/set@refs/pr/1/small/tiny.h5")
+    assert local_manifest("hf://owner/set@refs/pr/1/tiny.h5") == inner  # without its folder, where one has the name
     assert OutlierSet.open(inner).fingerprint == OutlierSet.open(repo / "small/tiny.h5").fingerprint
     assert OutlierSet.open(local_manifest(f"hf://owner/set@{commit}/mini.h5")).path.name == "mini.h5"
     assert error_of(f"hf://owner/set@{commit}/big.h5") == (
         f"hf://owner/set@{commit}: holds no big.h5; it has mini.h5, small/tiny.h5"
+    )
+    write_shards(repo / "more", "tiny", seed=3)
+    server.add("owner/set", repo, branch="refs/pr/2")
+    assert "holds several outlier sets (mini.h5, more/tiny.h5, small/tiny.h5)" in error_of(
+        "hf://owner/set@refs/pr/2/tiny.h5"
     )
 
 

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def build(
     source: Annotated[
         list[str] | None,
-        typer.Option(help="Corpus: a named source (`curate sources`) or any image spec; may be repeated."),
+        typer.Option(
+            help="Corpus: a named source (`curate sources`) or any image spec; may be repeated.",
+            show_default="tinyimages-alt",
+        ),
     ] = None,
     size: Annotated[str, typer.Option(help="Rows wanted: 20000, 20k, 300k, 1M.")] = "300k",
     id: Annotated[
@@ -30,7 +33,7 @@ def build(
     image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of sampling and calibration.")] = 0,
     embedder: Annotated[
-        str, typer.Option(help="thumbnail, checkpoint:PATH of an ID classifier, onnx:PATH or timm:NAME.")
+        str, typer.Option(help="thumbnail, checkpoint:PATH of an ID classifier (file or run), onnx:PATH or timm:NAME.")
     ] = "thumbnail",
     exclude_labels: Annotated[
         str, typer.Option(help="Corpus labels to drop: auto (`curate exclusions ID` prints them), none, or a file.")
@@ -74,7 +77,9 @@ def build(
         int | None, typer.Option(help="k-means clusters; by default the square root of the rows, at most 256.")
     ] = None,
     strict_size: Annotated[bool, typer.Option(help="Fail if the corpus gives fewer rows than --size.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Stop before writing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Count only: run every stage, keep their work, and write no set.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace another set at --out.")] = False,
     workers: Annotated[
         int | None,

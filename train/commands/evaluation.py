@@ -53,7 +53,9 @@ def evaluate(
     tpr: Annotated[float, typer.Option(help="True positive rate at which the FPR is measured.")] = 0.95,
     draws: Annotated[
         int | None,
-        typer.Option(help="Measure on so many random subsets of each OOD set.", show_default="all images at once"),
+        typer.Option(
+            help="Measure on so many random subsets of each OOD set, or on all images at once.", show_default="0"
+        ),
     ] = None,
     draw_size: Annotated[
         int | None,

@@ -75,7 +75,8 @@ def reproduce(
     """Run one of the paper's experiments again, and print its table with ours beside it.
 
     What is missing is pretrained. Every training is a run folder; what is finished is found again, and what was
-    interrupted goes on. A cell that cannot be had is shown as missing, with the reason.
+    interrupted goes on. A cell that cannot be had is shown as missing, with the reason. The exit code is 1 where a cell
+    failed, or none has figures.
     """
     if table is None and page is None:
         raise InputError("TABLE is missing; name an experiment, like table1, or give --page")
