@@ -123,8 +123,10 @@ class Detector:
 
         Raises:
             InputError: an image that cannot be read; the message names it.
-            ValueError: an array of another shape or type.
+            ValueError: an array of another shape or type, or a batch of no image.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; one image or more is needed")
         listed = _listed(images)
         parts = []
         for start in range(0, len(listed), batch_size):
@@ -141,7 +143,7 @@ class Detector:
     def _decode(self, listed: np.ndarray | list[np.ndarray | Image.Image | Path], start: int) -> np.ndarray:
         size = self.image_size
         if isinstance(listed, np.ndarray) and listed.shape[1:] == (size, size, 3):
-            return listed
+            return np.ascontiguousarray(listed)  # torch takes no negative strides, such as those of a BGR view
         batch, reasons = pixels.decode_batch(list(listed), size)
         for number, reason in enumerate(reasons):
             if reason is not None:

@@ -143,6 +143,8 @@ def check_folder(folder: Path, option: str = "") -> None:
         raise InputError(f"{option}{folder}: is a file; name a folder")
     nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        if nearest == folder.absolute():
+            raise InputError(f"{option}{folder}: cannot be written to; name another folder")
         reason = "cannot be written to" if nearest.is_dir() else "is a file"
         raise InputError(f"{option}{folder}: cannot be made, for {nearest} {reason}; name another folder")
 

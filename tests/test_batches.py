@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from srood.errors import InputError
+from train import batches
 from train.batches import (
     ID_AUGMENTATION,
     OUTLIER_AUGMENTATION,
@@ -91,6 +94,14 @@ def test_order_depends_on_the_seed_and_the_purpose_only():
     assert torch.equal(first.id, _plan(100, batch_size=10, seed=1).rows(5).id)
     assert not torch.equal(first.id, other.id) and not torch.equal(first.outliers, other.outliers)
     assert not torch.equal(first.id, first.outliers)
+
+
+def test_no_two_purposes_share_a_stream():
+    purposes = [batches.ID_ORDER, batches.OUTLIER_ORDER, batches.ID_AUGMENTATION, batches.OUTLIER_AUGMENTATION]
+    purposes += [batches.VALIDATION, batches.DROPOUT]
+    seeds = [batches.derived_seed(seed, batches.WEIGHTS) for seed in range(3)]
+    seeds += [batches.derived_seed(*numbers) for numbers in itertools.product(range(3), purposes, range(4))]
+    assert len(set(seeds)) == 3 + 3 * 6 * 4
 
 
 def test_every_augmented_image_is_a_padded_crop_of_its_own_image():

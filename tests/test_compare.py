@@ -20,6 +20,7 @@ from srood.errors import InputError
 from train import cli
 from train.evaluation.compare import compare, score_pairs
 from train.evaluation.evaluate import evaluate
+from train.evaluation.score_files import read_scores, write_scores
 
 METRICS = ("fpr95", "auroc", "aupr_in", "aupr_out", "detection_error")
 
@@ -253,6 +254,28 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(copy):
         shutil.move(folder / "eval.json", folder / "run")
     comparison = compare([first / "run", second / "run"])
     assert [row.run.name for row in comparison.rows] == [str(first / "run"), str(second / "run")]
+
+
+def test_two_results_in_one_folder_have_names_of_their_own_and_no_scores(made, tmp_path):
+    files = [shutil.copy(made[name] / "eval.json", tmp_path / f"{name}.json") for name in ("a", "b")]
+    shutil.copy(made["a"] / "eval-scores.npz", tmp_path)
+    comparison = compare(files)
+    assert [row.run.name for row in comparison.rows] == [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    assert [row.mean for row in comparison.rows] == [row.mean for row in compare([made["a"], made["b"]]).rows]
+    for row in comparison.rows:  # whose the scores are is not known
+        with pytest.raises(InputError, match=r"\.json: images' scores lie beside eval\.json alone"):
+            score_pairs(row, comparison.common[0])
+
+
+def test_scores_of_a_set_whose_name_is_another_with_an_ending(tmp_path):
+    path = tmp_path / "eval-scores.npz"
+    sets = {"far": np.ones(4), "far.npy": np.full(4, 2.0), "far.npy.npy": np.full(3, 3.0)}
+    write_scores(path, {"energy": np.zeros(3)}, {name: {"energy": values} for name, values in sets.items()})
+    found = read_scores(path, "energy")
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "": [0.0] * 3,
+        **{name: values.tolist() for name, values in sets.items()},
+    }
 
 
 def test_plots_need_the_scores_of_that_evaluation_and_tables_do_not(made, copy, srood, tmp_path):

@@ -76,6 +76,8 @@ def test_every_form_of_image_gives_the_same(weights, images, tmp_path):
     mixed = [str(files[0]), files[1], Image.open(files[2]), images[3]]
     for form in (list(images[:4]), files, mixed, tuple(map(str, files))):
         assert np.array_equal(detector.predict(form).logits, expected.logits)
+    turned = images[:4, ..., ::-1]  # a view of BGR, as OpenCV's users make it
+    assert np.array_equal(detector.predict(turned).logits, detector.predict(turned.copy()).logits)
     one = detector.predict(images[0])
     for form in (files[0], str(files[0]), Image.open(files[0]), images[0][:, :, 0]):  # digits are grey
         assert np.array_equal(detector.predict(form).logits, one.logits)
@@ -114,6 +116,8 @@ def test_images_that_cannot_be_used(weights, images, tmp_path):
         detector.predict([images[0], tmp_path / "text.png"])
     with pytest.raises(InputError, match=r"image 2: cannot be used \(extreme aspect ratio\)"):
         detector.predict([images[0], images[1], Image.new("RGB", (900, 9))], batch_size=2)
+    with pytest.raises(ValueError, match="batch_size is -1; one image or more"):
+        detector.predict(images, batch_size=-1)
     with pytest.raises(ValueError, match="images are float64; pixels as uint8"):
         detector.predict(images / 255)
     with pytest.raises(ValueError, match=r"shape \(40, 3, 32, 32\)"):

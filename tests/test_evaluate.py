@@ -238,6 +238,16 @@ def test_a_copy_of_an_ood_set_is_refused(run, ood, tmp_path, monkeypatch):
         evaluate(run, [ood, str(copy)], device="cpu", cache=False)
 
 
+@pytest.mark.parametrize(("part", "scores"), [("test", ["energy"]), ("train", ["knn"])])
+def test_id_images_are_no_ood_set(run, ood, id_set, monkeypatch, part, scores):
+    monkeypatch.setattr("train.evaluation.passes.forward", None)
+    own = str(id_set / f"{part}.parquet")
+    with pytest.raises(
+        InputError, match=rf"--ood .*{part}\.parquet: holds the ID images of .*{part}\.parquet; leave it out"
+    ):
+        evaluate(run, [ood, own], scores=scores, device="cpu", cache=False)
+
+
 def test_a_weights_file_of_other_classes_is_refused(id_set, ood, tmp_path):
     nine = tmp_path / "nine.safetensors"
     save_weights(nine, build_model("resnet20", 9).state_dict(), WeightsInfo("resnet20"))

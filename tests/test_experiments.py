@@ -110,6 +110,23 @@ def small_document(**changes) -> Document:
     return Document(profile="gpu", steps=None, experiment=small(), cells=cells, environments={"e": machine}, **changes)
 
 
+def test_hours_count_what_cells_share_once_and_what_lasts_equally_long_twice():
+    document = small_document()
+    first = {
+        "weights": "a",
+        "fingerprint": "f",
+        "seconds": {"pretraining": 3600.0, "tuning": 1800.0, "evaluation": 900.0},
+    }
+    cells = [
+        cell("ce", 0, (0.4, 0.2), 0.95, **first),
+        cell("sr", 0, (0.4, 0.2), 0.95, **first),  # the same evaluation by another score
+        cell("ce", 1, (0.4, 0.2), 0.95, **{**first, "weights": "b", "fingerprint": "g"}),  # from the same start
+    ]
+    text = page.made_on(document.model_copy(update={"cells": cells}), "file")
+    assert text.startswith("3 cells on C, 2 cores, torch 2; 2.5 hours.")  # 1 + 2 * 0.5 + 2 * 0.25
+    assert page.made_on(document.model_copy(update={"cells": cells[:1]}), "file").startswith("1 cell on C")
+
+
 def test_intervals_are_students():
     values = [41.0, 42.5, 40.2]
     found = estimate(values)

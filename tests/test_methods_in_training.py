@@ -115,13 +115,11 @@ def test_sparsity_on_all_counts_the_features_of_outliers(files, tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_logs_its_terms(files, tmp_path, method):
-    given = files if METHODS[method].outliers else {**files, "outliers": ()}
-    run = tune(
-        TuneConfig(
-            **SMALL, **given, method=method, max_steps=2, beta=0.3 if "beta" in METHODS[method].options else None
-        ),
-        tmp_path / "run",
-    )
+    settings = {**SMALL, **files, "method": method, "max_steps": 2}
+    if not METHODS[method].outliers:
+        settings = {**settings, "outliers": (), "outlier_batch_size": 256}
+    beta = 0.3 if "beta" in METHODS[method].options else None
+    run = tune(TuneConfig(**settings, beta=beta), tmp_path / "run")
     config = read_config(run)
     assert config.workflow == method and set(config.method_options) == set(METHODS[method].options)
     assert config.method_options.get("beta", 0.3) == 0.3
@@ -136,8 +134,12 @@ def test_outliers_and_methods_that_do_not_fit_are_refused(files, tmp_path):
         ({"method": "oe", "outliers": ()}, r"--method oe: needs outliers; give --outliers"),
         ({"method": "ce"}, r"--outliers: method ce uses none; leave it out, or choose one of sroe, oe"),
         ({"method": "sgd"}, r"--method sgd: no such method; choose one of sr, sroe"),
-        ({"method": "oe", "alpha": 0.1}, r"alpha: method oe has no such option; its options: beta"),
+        ({"method": "oe", "alpha": 0.1}, r"--alpha: method oe has no such option; its options: beta"),
         ({"method": "oe", "sparsity_on": "all"}, r"--sparsity-on all: method oe has no"),
+        (
+            {"sparsity_on": "all", "method_options": {"outlier_sparsity": 0}},
+            r"--method-option outlier_sparsity: is given by --sparsity-on too; give it once",
+        ),
         ({"reselect": "energy:0.6-0.1"}, r"--reselect energy:0\.6-0\.1: write SCORE:LOW-HIGH"),
         ({"reselect": "nothing:0.1-0.6"}, r"--reselect nothing:0\.1-0\.6: no such score; choose one of energy"),
         ({"reselect": "energy:0.1-0.6", "outliers": ()}, r"--reselect energy:0\.1-0\.6: there are no outliers"),
@@ -146,6 +148,7 @@ def test_outliers_and_methods_that_do_not_fit_are_refused(files, tmp_path):
         ({"method": "oe", "beta": 0.1, "method_options": {"beta": 1.0}}, r"--method-option beta: is given by"),
         ({"outliers": (), "batch_norm": "id"}, r"--batch-norm: there are no outliers that it could act on"),
         ({"outliers": (), "outlier_order": "stored"}, r"--outlier-order: there are no outliers"),
+        ({"outliers": ()}, r"--outlier-batch-size: there are no outliers"),
         ({"image_size": 32}, r"--image-size 32: .*start\.safetensors is of images of 16 pixels; leave it out"),
         ({"device": "cuda:1", "devices": 2}, r"--device cuda:1"),
         ({"outliers": f"{files['outliers']}:-1"}, r"the weight after the colon must be above zero"),
@@ -281,8 +284,8 @@ def test_the_protocol_of_the_papers_code_for_methods_without_its_terms(files, tm
     assert paper_protocol("sr") == {"crop_padding": 0}
     assert paper_protocol("sroe") == PAPER_PROTOCOL
     assert paper_protocol("oe") == {n: v for n, v in PAPER_PROTOCOL.items() if n != "sparsity_on"}
-    for method, given in (("oe", files), ("sr", {**files, "outliers": ()})):
-        tune(TuneConfig(**SMALL, **given, method=method, max_steps=1, **paper_protocol(method)), tmp_path / method)
+    for method, given in (("oe", files), ("sr", {**files, "outliers": (), "outlier_batch_size": 256})):
+        tune(TuneConfig(**{**SMALL, **given}, method=method, max_steps=1, **paper_protocol(method)), tmp_path / method)
 
 
 def test_a_last_batch_with_fewer_rows_than_parts(files, tmp_path):
@@ -300,6 +303,11 @@ def test_pretraining_on_the_way_has_its_own_recipe_and_a_cut_run_is_not_taken_fo
     fingerprint = json.loads((start.parent / "run.json").read_text())["id"]["fingerprint"]
     assert find_pretrained(TuneConfig(**settings, max_steps=1), fingerprint) == start.parent
     assert find_pretrained(TuneConfig(**settings), fingerprint) is None
+    damaged = tmp_path / "runs" / "damaged"  # of another program, say: it is passed over
+    damaged.mkdir()
+    (damaged / "run.json").write_text("{}")
+    (damaged / "model.safetensors").touch()
+    assert find_pretrained(TuneConfig(**settings, max_steps=1), fingerprint) == start.parent
     # weights that saw the held-out images do not forget it by another tuning that holds them out
     seen = tune(TuneConfig(**settings, max_steps=1, checkpoint=start, validation=0.2), tmp_path / "seen")
     again = tune(TuneConfig(**settings, max_steps=1, checkpoint=seen, validation=0.2), tmp_path / "again")

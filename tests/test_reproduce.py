@@ -143,6 +143,7 @@ def test_what_is_recorded_of_a_cell(whole):
 @slow
 def test_a_second_call_makes_nothing(smoke, capfd):
     before, document = files_in(smoke / "out"), document_in(smoke)
+    (smoke / "results" / "notes.json").write_text("{}")  # somebody else's
     assert call(*arguments(smoke, *ONLY)) == 0
     assert files_in(smoke / "out") == before and document_in(smoke) == document
     assert "3 finished, 0 to make" in capfd.readouterr().err
@@ -273,6 +274,9 @@ def test_dry_run_lists_cells_and_makes_nothing(tmp_path, capfd):
     ("words", "message"),
     [
         (["reproduce"], "TABLE is missing"),
+        (["reproduce", "--page", "page.md", "--only", "sr"], "--only: is about the cells of an experiment"),
+        (["reproduce", "--page", "page.md", "--dry-run"], "--dry-run: is about the cells of an experiment"),
+        (["reproduce", "table1", "--smoke", "--profile", "gpu"], "--smoke: is --profile smoke, and --profile gpu"),
         (["reproduce", "table9"], "table9: no such experiment; choose one of table1"),
         (["reproduce", "table1", "--profile", "tpu"], "--profile tpu: is unknown"),
         (["reproduce", "table1", "--smoke", "--only", "srx"], "--only srx: names no cell"),

@@ -10,8 +10,9 @@ import torch
 from srood.errors import InputError
 from srood.locks import locked
 from srood.models.weights import WeightsInfo
-from train import runs
+from train import checkpoints, runs
 from train.config import PretrainConfig
+from train.summary import say_summary, summarise
 
 
 def test_what_a_run_left_that_ended_before_its_first_checkpoint_is_taken_again(tmp_path):
@@ -42,13 +43,31 @@ def test_one_process_at_a_time_and_one_run_after_the_other(tmp_path):
     assert [path.name for path in run.iterdir()] == ["model.safetensors"]
 
 
+def test_older_checkpoints_go_and_what_is_not_ours_stays(tmp_path):
+    weights, info, run = {"weight": torch.zeros(2)}, WeightsInfo("resnet20", image_size=32), tmp_path / "run"
+    runs.create(run, PretrainConfig(id="x"), {}, weights, info)
+    (run / "checkpoints" / "partial-step-00000001").mkdir()
+    for name in (".DS_Store", "step-00000009~"):
+        (run / "checkpoints" / name).touch()
+    newest = checkpoints.save(run, 2, weights, info, {"step": 2})
+    names = {path.name for path in newest.parent.iterdir()}
+    assert names == {"step-00000002", ".DS_Store", "step-00000009~"} and checkpoints.newest(run) == newest
+
+
+def test_a_finished_run_whose_log_is_gone_is_finished_all_the_same(tmp_path, capsys):
+    with pytest.raises(InputError, match=r"metrics\.jsonl: is gone or empty"):
+        summarise(tmp_path)
+    say_summary(tmp_path)
+    assert "note: " in capsys.readouterr().err
+
+
 def test_a_run_that_was_removed_is_not_made_anew_without_its_settings(tmp_path):
     config, weights = PretrainConfig(id="x"), {"weight": torch.zeros(2)}
     info = WeightsInfo("resnet20", image_size=32)
     run = tmp_path / "run"
     runs.create(run, config, {}, weights, info)
-    assert runs.save_checkpoint(run, 3, weights, info, {"step": 3}).is_dir()
+    assert checkpoints.save(run, 3, weights, info, {"step": 3}).is_dir()
     shutil.rmtree(run)
     with pytest.raises(InputError, match="was removed while it was written; start the run again"):
-        runs.save_checkpoint(run, 6, weights, info, {"step": 6})
+        checkpoints.save(run, 6, weights, info, {"step": 6})
     assert not run.exists()

@@ -13,6 +13,7 @@ from srood.errors import InputError
 from train.config import PretrainConfig, TuneConfig, read_config
 from train.pretrain import pretrain
 from train.seeds import continue_seeds, is_group, run_seeds
+from train.tune import tune
 
 SMALL = {
     "model": "resnet20",
@@ -48,6 +49,19 @@ def test_tuning_with_several_seeds_starts_from_one_pretrained_run(here):
     assert starts == {Path("runs/digits-resnet20-pretrain-s0/model.safetensors")}
     tuned = [load_file(group / f"seed-{seed}/model.safetensors")["conv1.weight"] for seed in (0, 1)]
     assert not tuned[0].equal(tuned[1])
+
+
+def test_tuning_starts_from_the_pretrained_run_of_its_seed_where_there_are_several(here):
+    pretrained = run_seeds(PretrainConfig(id="digits", **SMALL), 2)
+    for seed in (1, 0, 2):  # of seed 2 there is none: the newest
+        run = tune(TuneConfig(id="digits", seed=seed, **SMALL), Path(f"tuned-{seed}"))
+        assert read_config(run).checkpoint == pretrained / f"seed-{min(seed, 1)}" / "model.safetensors"
+
+
+def test_seeds_that_cannot_be_are_found_before_the_first_trains(here):
+    with pytest.raises(InputError, match="--seed 9223372036854775808: "):
+        run_seeds(PretrainConfig(id="digits", **{**SMALL, "seed": 2**63 - 1}), 2, Path("group"))
+    assert not Path("group").exists()
 
 
 def test_a_group_goes_on_where_it_was_left(here):

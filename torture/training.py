@@ -14,7 +14,7 @@ from srood.outliers import write_set
 from torture import processes, watching
 from torture.hub import digits_images
 from torture.trial import Effort, Trial
-from train.runs import newest_step
+from train.checkpoints import newest_step
 
 ROWS, SHARD_ROWS = 300_000, 10_000
 SMALL_MEMORY = "100MB"  # of the 0.92 GB that 300,000 rows of 32 pixels have

@@ -18,7 +18,7 @@ from srood.normalisation import apply_normalisation, scale_and_shift
 from train.device_images import sent
 
 # purposes that random numbers are drawn for; each has streams of its own
-ID_ORDER, OUTLIER_ORDER, ID_AUGMENTATION, OUTLIER_AUGMENTATION, VALIDATION, DROPOUT = range(6)
+ID_ORDER, OUTLIER_ORDER, ID_AUGMENTATION, OUTLIER_AUGMENTATION, VALIDATION, DROPOUT, WEIGHTS = range(7)
 
 
 def derived_seed(*numbers: int) -> int:

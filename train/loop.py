@@ -18,7 +18,7 @@ from srood.errors import InputError
 from srood.files import writing
 from srood.models.weights import load_model, save_weights
 from srood.stopping import Told
-from train import runs
+from train import checkpoints, runs
 from train.config import AnyConfig, TuneConfig, reselection
 from train.devices import make_fabric, resolve_device, resolve_precision
 from train.inference import select, validate
@@ -66,7 +66,7 @@ def fit(run: Path, config: AnyConfig, data: TrainingImages) -> Path:
             # partial: Fabric does not take frozen dataclasses as arguments of their own
             outcome: Outcome = fabric.launch(partial(_fit_process, run=run, config=config, data=data))
         except Told as told:  # before the loop could listen
-            outcome = Outcome(runs.newest_step(run), signal=told.number)
+            outcome = Outcome(checkpoints.newest_step(run), signal=told.number)
         except ProcessException as error:
             if not asked.number and _killed(error):
                 reason = str(error).strip().splitlines()[-1]
@@ -76,7 +76,7 @@ def fit(run: Path, config: AnyConfig, data: TrainingImages) -> Path:
                 ) from error
             if not asked.number:
                 raise
-            outcome = Outcome(runs.newest_step(run), signal=asked.number)
+            outcome = Outcome(checkpoints.newest_step(run), signal=asked.number)
     if outcome.error:
         raise InputError(outcome.error)
     if outcome.signal:
@@ -114,9 +114,9 @@ def _train(
 ) -> Outcome:
     # set-up: weights, optimiser and images on the device
     torch.backends.cudnn.deterministic = True
-    checkpoint = runs.newest_checkpoint(run)
-    runs.check_checkpoint(checkpoint)
-    classifier, info = load_model(checkpoint / runs.WEIGHTS_FILE, config.model)
+    checkpoint = checkpoints.newest(run)
+    checkpoints.check(checkpoint)
+    classifier, info = load_model(checkpoint / checkpoints.WEIGHTS_FILE, config.model)
     if info.mean is None or info.std is None:
         raise InputError(f"{checkpoint}: its weights lack mean and std; start the run again")
     stepper = Stepper(fabric, config, data, classifier, (info.mean, info.std))
@@ -125,9 +125,9 @@ def _train(
     band = reselection(config.reselect) if isinstance(config, TuneConfig) and config.reselect else None
 
     # where the run stands
-    state = runs.load_state(checkpoint)
+    state = checkpoints.load_state(checkpoint)
     start, bound, best = int(state["step"]), state.get("bound", math.inf), state.get("best")
-    best_weights = runs.load_best(checkpoint) if best else None
+    best_weights = checkpoints.load_best(checkpoint) if best else None
     selected: list[Tensor] | None = state.get("selected")
     if "optimiser" in state:
         stepper.optimiser.load_state_dict(state["optimiser"])
@@ -139,7 +139,7 @@ def _train(
     def stopped(step: int, what: str) -> InputError:
         return InputError(
             f"{run}: {what} at step {step}; lower --lr (now {config.lr:g}); "
-            f"the last good checkpoint is {runs.newest_checkpoint(run)}"
+            f"the last good checkpoint is {checkpoints.newest(run)}"
         )
 
     def fetch() -> None:
@@ -168,7 +168,7 @@ def _train(
             state |= {name: value for name, value in optional.items() if value is not None}
             try:
                 with _on_disk(run):
-                    runs.save_checkpoint(run, step, weights, info, state, best_weights)
+                    checkpoints.save(run, step, weights, info, state, best_weights)
             except InputError as error:
                 failed = error
         if largest(failed is not None, fabric):  # the processes end together

@@ -10,7 +10,7 @@ from srood.datasets import Images, id_specs
 from srood.models import build_model
 from srood.models.weights import WeightsInfo
 from train import runs
-from train.batches import derived_seed
+from train.batches import WEIGHTS, derived_seed
 from train.batchnorm import check_rows
 from train.config import PretrainConfig
 from train.devices import placed
@@ -44,7 +44,7 @@ def pretrain(config: PretrainConfig, out: Path | None = None, id_images: Images 
     check_parts(config)
     run = runs.choose_folder(config, out)
     images = id_images or load_labelled(id_specs(config.id)[0], config.image_size)
-    torch.manual_seed(derived_seed(config.seed))
+    torch.manual_seed(derived_seed(config.seed, WEIGHTS))
     model = build_model(config.model, len(images.class_names), config.image_size)
     check_rows(model, id_only=False, shared=config.devices > 1)
     mean, std = normalisation(config.id, WeightsInfo(), images.images)

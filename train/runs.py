@@ -1,23 +1,19 @@
-"""The run folder: where a run lives, its record, and its checkpoints.
+"""The run folder: where a run lives, and its record.
 
     config.yaml         every setting, resolved
     run.json            what it ran on: fingerprints of the images, starting weights, versions, device, precision
     metrics.jsonl       one line a log interval
-    checkpoints/step-N  weights.safetensors, state.pt (optimiser, step), best.safetensors and sha256.json; the
-                        newest only
+    checkpoints/step-N  the newest checkpoint (train.checkpoints)
     model.safetensors   the trained classifier; a run that has it is finished
 
-Files and checkpoint folders are written beside their final name and renamed.
+Files are written beside their final name and renamed.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import json
-import os
 import platform
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,25 +21,22 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from srood import __version__
 from srood.datasets import Images
 from srood.errors import InputError
-from srood.files import sync_folder, write_text, writing
-from srood.hashes import file_sha256
+from srood.files import write_text, writing
 from srood.locks import LOCK, locked
-from srood.models.weights import MODEL_FILE, WeightsInfo, save_weights
+from srood.models.weights import MODEL_FILE, WeightsInfo
+from train import checkpoints
 from train.config import CONFIG_FILE, AnyConfig, TuneConfig, config_values, read_config
 from train.devices import describe_device
 from train.id_sets import id_record
 from train.plan import Plan
+from train.reporting import say
 
 RUNS = Path("runs")
 RECORD_FILE = "run.json"
-WEIGHTS_FILE, BEST_FILE = "weights.safetensors", "best.safetensors"
-HASHES_FILE = "sha256.json"
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -117,7 +110,7 @@ def create(
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / RECORD_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     write_text(run / CONFIG_FILE, yaml.safe_dump(config_values(config), sort_keys=False, allow_unicode=True))
-    save_checkpoint(run, 0, tensors, info, {"step": 0})
+    checkpoints.save(run, 0, tensors, info, {"step": 0})
 
 
 def read_record(run: Path) -> dict[str, Any]:
@@ -141,115 +134,6 @@ def _is_record(document: Any) -> bool:
     return isinstance(document, dict) and isinstance(document.get("outliers", []), list)
 
 
-def save_checkpoint(
-    run: Path,
-    step: int,
-    tensors: dict[str, torch.Tensor],
-    info: WeightsInfo,
-    state: dict[str, Any],
-    best: dict[str, torch.Tensor] | None = None,
-) -> Path:
-    """Write the checkpoint of a step, then remove older ones. `state` holds tensors and plain values only.
-
-    `best` are the weights that did best on the held-out images so far.
-
-    Raises:
-        InputError: the run was removed while it trained; it is not made anew without its settings.
-    """
-    if not (run / CONFIG_FILE).is_file():
-        raise InputError(f"{run}: was removed while it was written; start the run again")
-    folder = run / "checkpoints" / f"step-{step:08d}"
-    if not folder.is_dir():
-        partial = folder.with_name(f"partial-{folder.name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_weights(partial / WEIGHTS_FILE, tensors, info)
-        if best is not None:
-            save_weights(partial / BEST_FILE, best, info)
-        with open(partial / "state.pt", "wb") as file:
-            file.write(_bytes_of(state))
-            file.flush()
-            os.fsync(file.fileno())
-        hashes = {path.name: file_sha256(path) for path in sorted(partial.iterdir())}
-        write_text(partial / HASHES_FILE, json.dumps(hashes, indent=2) + "\n")
-        os.replace(partial, folder)
-        sync_folder(folder.parent)  # before the older ones go
-    for other in folder.parent.iterdir():
-        if other.name != folder.name:
-            shutil.rmtree(other)
-    return folder
-
-
-def _bytes_of(state: dict[str, Any]) -> memoryview:
-    buffer = io.BytesIO()  # torch itself does not say why a file cannot be written
-    torch.save(state, buffer)
-    return buffer.getbuffer()
-
-
-def newest_checkpoint(run: Path) -> Path:
-    """The newest complete checkpoint folder.
-
-    Raises:
-        InputError: the run has none.
-    """
-    found = sorted((run / "checkpoints").glob("step-*"))
-    if not found:
-        raise InputError(f"{run}: holds no checkpoint to continue from; start the run again")
-    return found[-1]
-
-
-def check_checkpoint(folder: Path) -> None:
-    """Check that the files of a checkpoint are those that were written.
-
-    Raises:
-        InputError: one is missing or was altered, or their hashes are.
-    """
-    path = folder / HASHES_FILE
-    try:
-        hashes = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({type(error).__name__}); start the run again") from error
-    found = {file.name for file in folder.iterdir()} - {path.name}
-    if not isinstance(hashes, dict) or found != set(hashes):
-        raise InputError(f"{folder}: its files are not those of {path.name}; restore them, or start the run again")
-    for name in sorted(found):
-        if not (folder / name).is_file() or file_sha256(folder / name) != hashes[name]:
-            raise InputError(f"{folder / name}: was altered since it was written; restore it, or start the run again")
-
-
-def newest_step(run: Path) -> int:
-    """The step of the newest checkpoint."""
-    return int(newest_checkpoint(run).name.removeprefix("step-"))
-
-
-def load_best(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The weights that did best on the held-out images up to a checkpoint.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    try:
-        return load_file(checkpoint / BEST_FILE)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{checkpoint / BEST_FILE}: cannot be read ({error}); start the run again") from error
-
-
-def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Optimiser and step of a checkpoint. The file is read as data: no code in it is run.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    path = checkpoint / "state.pt"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises nearly anything on a damaged file
-        raise InputError(f"{path}: cannot be read ({type(error).__name__}); start the run again") from error
-    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
-        raise InputError(f"{path}: is not the state of a run; start the run again")
-    return state
-
-
 def find_weights(path: Path) -> Path:
     """The weights file of a run folder, or the file itself.
 
@@ -271,18 +155,31 @@ def find_pretrained(config: TuneConfig, id_fingerprint: str) -> Path | None:
     """The newest finished pretrained run under ``runs`` that a run can start from, or None.
 
     It is of the same model, on the ID images of a fingerprint, held out the images that the run would hold out, and was
-    not cut short by `max_steps` unless the run is.
+    not cut short by `max_steps` unless the run is. Of several seeds in one folder it is the one of the run's own seed.
     """
     found = []
-    for path in RUNS.glob(f"*/{RECORD_FILE}"):
+    for path in (*RUNS.glob(f"*/{RECORD_FILE}"), *RUNS.glob(f"*/seed-*/{RECORD_FILE}")):
         run = path.parent
-        if is_finished(run):
-            record = read_record(run)
-            key = (record.get("workflow"), record.get("model"), record.get("id", {}).get("fingerprint"))
-            fits = key == ("pretrain", config.model, id_fingerprint) and held_out_alike(run / MODEL_FILE, config)
-            if fits and read_config(run).max_steps in (None, config.max_steps):
-                found.append(((run / MODEL_FILE).stat().st_mtime_ns, run))
-    return max(found)[1] if found else None
+        if not is_finished(run):
+            continue
+        try:
+            if _can_start(run, config, id_fingerprint):
+                found.append(run)
+        except InputError as error:  # of another program, or damaged: no reason to stop
+            say(f"{run}: is passed over ({error})")
+    if not found:
+        return None
+    newest = max(found, key=lambda run: (run / MODEL_FILE).stat().st_mtime_ns)
+    beside = [run for run in found if newest.parent != RUNS and run.parent == newest.parent]
+    return next((run for run in beside if read_config(run).seed == config.seed), newest)
+
+
+def _can_start(run: Path, config: TuneConfig, id_fingerprint: str) -> bool:
+    record = read_record(run)
+    key = (record.get("workflow"), record.get("model"), record.get("id", {}).get("fingerprint"))
+    if key != ("pretrain", config.model, id_fingerprint) or not held_out_alike(run / MODEL_FILE, config):
+        return False
+    return read_config(run).max_steps in (None, config.max_steps)
 
 
 def held_out_alike(weights: Path, config: TuneConfig) -> bool:

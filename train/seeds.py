@@ -13,7 +13,7 @@ from typing import Any
 from srood.errors import InputError
 from srood.files import write_text
 from train import runs
-from train.config import AnyConfig, PretrainConfig, TuneConfig
+from train.config import AnyConfig, PretrainConfig, TuneConfig, make_config
 from train.pretrain import pretrain
 from train.reporting import say
 from train.signals import Stopped
@@ -37,6 +37,8 @@ def run_seeds(config: AnyConfig, count: int, out: Path | None = None) -> Path:
         InputError: as `tune` and `pretrain`.
     """
     seeds = list(range(config.seed, config.seed + count))
+    for seed in seeds:  # what is wrong with one is found before the first trains
+        _config_of(seed, config.workflow, config.model_dump(mode="json", exclude_unset=True))
     folder = runs.choose_folder(config, out, f"seeds-{seeds[0]}-{seeds[-1]}", _all_finished)
     folder.mkdir(parents=True, exist_ok=True)
     # what was given only: a default may depend on what a run starts from
@@ -61,10 +63,10 @@ def continue_seeds(folder: Path, device: str | None = None) -> Path:
     """
     document = read_seeds(folder)
     values = dict(document["config"])
-    kind = PretrainConfig if values.pop("workflow") == "pretrain" else TuneConfig
+    workflow = values.pop("workflow")
     for seed, name in zip(document["seeds"], document["runs"], strict=True):
-        changes = {"seed": seed} | ({} if device is None else {"device": device})
-        run, config = folder / name, kind(**{**values, **changes})
+        changes = {} if device is None else {"device": device}
+        run, config = folder / name, _config_of(seed, workflow, {**values, **changes})
         say(f"seed {seed} of {document['seeds'][0]} to {document['seeds'][-1]}")
         try:
             if run.is_dir() and any(run.iterdir()):
@@ -79,6 +81,10 @@ def continue_seeds(folder: Path, device: str | None = None) -> Path:
         except Stopped as stopped:
             raise Stopped(folder, stopped.step, stopped.number) from None
     return folder
+
+
+def _config_of(seed: int, workflow: str, values: dict[str, Any]) -> AnyConfig:
+    return make_config(PretrainConfig if workflow == "pretrain" else TuneConfig, {**values, "seed": seed})
 
 
 def is_group(folder: Path) -> bool:

@@ -9,8 +9,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from srood.errors import InputError
 from train import runs
 from train.logbook import read_log
+from train.reporting import say
 
 QUIET = ("step", "epoch", "lr", "steps", "seconds", "images_per_second", "validation_loss", "validation_accuracy")
 
@@ -22,8 +24,14 @@ def summarise(run: Path) -> dict[str, Any]:
         ``steps``, ``seconds`` and ``images_per_second`` of training; ``first`` and ``last``, the means of the loss, its
         terms and the ID accuracy over the first and the last interval of the log; ``best``, what was measured on the
         held-out images where there are such.
+
+    Raises:
+        InputError: the log is gone or empty.
     """
-    lines = read_log(run / runs.METRICS_FILE)
+    log = run / runs.METRICS_FILE
+    lines = read_log(log) if log.exists() else []
+    if not lines:
+        raise InputError(f"{log}: is gone or empty, so there is no telling how the training went")
     seconds = sum(line["seconds"] for line in lines)
     images = sum(line["seconds"] * line["images_per_second"] for line in lines)
     validated = [line for line in lines if "validation_loss" in line]
@@ -40,7 +48,11 @@ def summarise(run: Path) -> dict[str, Any]:
 
 def say_summary(run: Path) -> None:
     """Print the summary of a finished run on standard error."""
-    summary = summarise(run)
+    try:
+        summary = summarise(run)
+    except InputError as error:  # the weights are there all the same
+        say(f"note: {error}")
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("while training")
     for heading in ("first", "last"):

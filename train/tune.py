@@ -13,7 +13,7 @@ from srood.locks import LOCK, locked
 from srood.methods import find_method, resolve_options
 from srood.models import check_model
 from srood.models.weights import WeightsInfo, load_model
-from train import outlier_sets, runs
+from train import checkpoints, outlier_sets, runs
 from train.batchnorm import check_rows
 from train.block_sets import choose_blocks, reading_sentence
 from train.config import AnyConfig, PretrainConfig, TuneConfig, read_config
@@ -126,7 +126,7 @@ def _continue(run: Path, config: AnyConfig) -> Path:
     images = load_labelled(id_specs(config.id)[0], config.image_size)
     if images.fingerprint != record["id"]["fingerprint"]:
         raise InputError(f"{images.spec}: its images are not those that {run} was started with; restore them")
-    say(f"continuing {run} from {runs.newest_checkpoint(run)}")
+    say(f"continuing {run} from {checkpoints.newest(run)}")
     _say_reading(record.get("outliers", []))
     fit(run, config, training_images(config, images, sets))
     say_summary(run)
@@ -143,14 +143,20 @@ def with_method(config: TuneConfig, classes: int) -> TuneConfig:
     given = {name: value for name, value in named.items() if value is not None}
     for name in given.keys() & config.method_options.keys():
         raise InputError(f"--method-option {name}: is given by --{name} too; give it once")
-    given |= config.method_options
+    known = find_method(config.workflow).options
+    for name in given.keys() - known.keys():
+        raise InputError(
+            f"--{name}: method {config.workflow} has no such option; its options: {', '.join(known) or 'none'}"
+        )
+    options = resolve_options(config.workflow, given | config.method_options, classes)
     if config.sparsity_on == "all":
-        if "outlier_sparsity" not in find_method(config.workflow).options:
+        if "outlier_sparsity" not in known:
             raise InputError(
                 f"--sparsity-on all: method {config.workflow} has no sparsity term of outliers; leave it out"
             )
-        given["outlier_sparsity"] = 1.0
-    options = resolve_options(config.workflow, given, classes)
+        if "outlier_sparsity" in config.method_options and options["outlier_sparsity"] != 1:
+            raise InputError("--method-option outlier_sparsity: is given by --sparsity-on too; give it once")
+        options["outlier_sparsity"] = 1.0
     return config.model_copy(update={"method": config.workflow, "method_options": options, "alpha": None, "beta": None})
 
 

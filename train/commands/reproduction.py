@@ -25,9 +25,12 @@ def reproduce(
         ),
     ] = None,
     profile: Annotated[
-        str,
-        typer.Option(help="gpu: the paper's recipe in full. cpu: the same in little, on two cores. smoke: on digits."),
-    ] = "cpu",
+        str | None,
+        typer.Option(
+            help="gpu: the paper's recipe in full. cpu: the same in little, on two cores. smoke: on digits.",
+            show_default="cpu",
+        ),
+    ] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="The same as --profile smoke.")] = False,
     only: Annotated[
         list[str] | None,
@@ -80,8 +83,15 @@ def reproduce(
     """
     if table is None and page is None:
         raise InputError("TABLE is missing; name an experiment, like table1, or give --page")
+    if smoke and profile not in (None, "smoke"):
+        raise InputError(f"--smoke: is --profile smoke, and --profile {profile} was given too; give one of them")
+    about_cells = {"profile": profile, "smoke": smoke, "only": only, "checkpoint": checkpoint, "steps": steps}
+    for name, value in (about_cells | {"dry-run": dry_run, "inputs": inputs}).items() if table is None else ():
+        if value:
+            raise InputError(f"--{name}: is about the cells of an experiment; name a TABLE, or leave it out")
+    profile = "smoke" if smoke else profile or "cpu"
     failed = table is not None and _run(
-        table, "smoke" if smoke else profile, only or [], checkpoint, steps, device, out, results, dry_run, inputs
+        table, profile, only or [], checkpoint, steps, device, out, results, dry_run, inputs
     )
     if page is not None:
         from train.reproduce.page import write_page

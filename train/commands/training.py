@@ -190,6 +190,8 @@ def train(
             settings["method_options"] = dict(_named_value(text) for text in method_option)
         if protocol is Protocol.paper:
             switches = paper_protocol(make_config(TuneConfig, settings).workflow)
+            if "outlier_sparsity" in settings.get("method_options", {}):
+                switches.pop("sparsity_on", None)  # the same switch by its other name
             settings |= {name: value for name, value in switches.items() if name not in settings}
         _start(TuneConfig, tune, settings, seeds, out)
     else:

@@ -19,11 +19,16 @@ ScorePair = tuple[np.ndarray, np.ndarray]  # scores of ID images (N,) and of OOD
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation that was read back: its name in tables, its folder, and what eval.json holds."""
+    """An evaluation that was read back: its name in tables, its file, and what that holds."""
 
     name: str
-    folder: Path
+    file: Path
     result: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where the images' scores lie."""
+        return self.file.parent
 
     def scores(self, score: str) -> list[dict[str, np.ndarray]]:
         """Each image's scores by OOD set, ``""`` for ID: one dict, or one a seed.
@@ -31,6 +36,10 @@ class Evaluated:
         Raises:
             InputError: they were not kept, or are not of this evaluation.
         """
+        if self.file.name != RESULT_FILE:
+            raise InputError(
+                f"{self.file}: images' scores lie beside {RESULT_FILE} alone; give the folder of the evaluation"
+            )
         found = []
         for name in self.result.get("runs", {"": None}):
             path = self.folder / name / SCORES_FILE
@@ -142,11 +151,16 @@ def _read(paths: Sequence[Path]) -> list[Evaluated]:
             hint = f"run `srood eval {path} --ood ...` first" if path.is_dir() else "check the path"
             raise InputError(f"{path}: holds no {RESULT_FILE}; {hint}" if path.is_dir() else f"{path}: no such file")
         found.append((file, read_result(file)))
-    names = [file.resolve().parent.name for file in files]
-    unique = [
-        name if names.count(name) == 1 else str(file.parent) for name, (file, _) in zip(names, found, strict=True)
+    return [Evaluated(name, *entry) for name, entry in zip(_names(files), found, strict=True)]
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Names for tables: that of the folder, its path where two have one name, the file's where two lie in one."""
+    folders, paths = [file.resolve().parent.name for file in files], [file.parent for file in files]
+    return [
+        folder if folders.count(folder) == 1 else str(path if paths.count(path) == 1 else file)
+        for folder, path, file in zip(folders, paths, files, strict=True)
     ]
-    return [Evaluated(name, file.parent, result) for name, (file, result) in zip(unique, found, strict=True)]
 
 
 def _check_alike(runs: Sequence[Evaluated]) -> None:

@@ -60,8 +60,8 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
 
     Raises:
         InputError: the ID set has no test images, classes that are not the classifier's, other classes among its
-            training images, or no mean and std; a set that was asked for by itself cannot be read; or two sets are the
-            same images.
+            training images, or no mean and std; a set that was asked for by itself cannot be read or is the ID set; or
+            two sets are the same images.
     """
     id_set, size, classes = subjects[0].id_set, subjects[0].image_size, subjects[0].classifier.fc.out_features
     train_spec, test_spec = id_specs(id_set)
@@ -86,15 +86,22 @@ def read_images(subjects: Sequence[Subject], sets: Sequence[OodSet], with_train:
         for subject in subjects:
             check_classes(str(subject.weights), subject.classifier.fc.out_features, subject.info, test.images)
             normalisation(subject.id_set, subject.info)
+        own = {test.images.fingerprint: test_spec}
         train = None
         if with_train:
             step(train_spec)
             train = held(train_spec, load_labelled(train_spec, size, classes))
             _check_training(subjects, train.images, test.images)
+            own[train.images.fingerprint] = train_spec
         for entry in found:
             step(entry.spec)
             try:
-                ood[entry.spec] = held(entry.spec, load_images(entry.spec, size))
+                images = load_images(entry.spec, size)
+                if images.fingerprint in own:
+                    raise InputError(
+                        f"--ood {entry.spec}: holds the ID images of {own[images.fingerprint]}; leave it out"
+                    )
+                ood[entry.spec] = held(entry.spec, images)
             except InputError as error:
                 if entry.required:
                     raise

@@ -39,7 +39,8 @@ def read_scores(path: Path, score: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:
             wanted = {name: name.partition("|")[2] for name in file.files if name.partition("|")[0] == score}
-            arrays = {spec: file[name] for name, spec in wanted.items()}
+            # by the member's own name: without .npy, "a.npy" would be taken for the member of "a"
+            arrays = {spec: file[f"{name}.npy"] for name, spec in wanted.items()}
     except Exception as error:  # a damaged zip raises nearly anything
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise InputError(f"{path}: {reason}; run `srood eval` again") from error

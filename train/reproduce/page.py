@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from srood.files import write_text
 from train.reproduce import plots, tables
-from train.reproduce.documents import Document, file_name, read_document
+from train.reproduce.documents import CellResult, Document, file_name, read_document
 from train.reproduce.experiments import Experiment, load, names
 
 SHOWN = {  # profiles on the page
@@ -151,8 +152,17 @@ def made_on(document: Document, file: str) -> str:
     for key, count in counts.most_common():
         on = document.environments[key]
         where = on["gpu"] or f"{on['cpu']}, {on['cores']} cores"
-        lines.append(f"{count} cells on {where}, torch {on['versions']['torch']}")
-    # what cells share is counted once
-    once = {(name, seconds) for cell in done for name, seconds in cell.seconds.items()}
-    hours = sum(seconds for _, seconds in once) / 3600
+        lines.append(f"{count} {'cell' if count == 1 else 'cells'} on {where}, torch {on['versions']['torch']}")
+    hours = sum(_once(done).values()) / 3600
     return f"{'; '.join(lines)}; {hours:.1f} hours. [Commands, fingerprints and figures of each seed]({file}).\n"
+
+
+def _once(cells: Sequence[CellResult]) -> dict[tuple[str, str], float]:
+    """Seconds by what they were spent on: cells share evaluations and trainings."""
+    found = {}
+    for cell in cells:
+        # what a pretraining is has no name here; those of several seeds last differently
+        of = {"evaluation": cell.fingerprint, "tuning": cell.weights}
+        for name, seconds in cell.seconds.items():
+            found[name, of.get(name, f"{cell.id_set} {cell.network} {seconds}")] = seconds
+    return found

@@ -16,7 +16,7 @@ from train.reproduce import documents, tables
 from train.reproduce.cells import Cell, Choices, Run, chosen, plan_cells
 from train.reproduce.command_lines import commands_of
 from train.reproduce.documents import Document
-from train.reproduce.experiments import Experiment, load
+from train.reproduce.experiments import PROFILES, Experiment, load, names
 from train.reproduce.inputs import Inputs
 from train.reproduce.running import Runner, is_finished, outcome
 
@@ -70,7 +70,7 @@ def run(planned: Planned, results: Path = documents.FOLDER) -> Document:
     if before is not None and before.experiment == planned.experiment and not any(cell.run for cell in planned.cells):
         say(f"nothing of it can be had here ({planned.cells[0].reason}); {path} stays as it is")
         return before
-    others = [documents.read_document(other) for other in sorted(results.glob("*.json")) if other != path]
+    others = [documents.read_document(other) for other in _documents_in(results) if other != path]
     document = _written(planned, path, others, failed)
     started, worth, done = time.monotonic(), [_cost(cell, runner.inputs) for cell in left], 0.0
     for number, cell in enumerate(left):
@@ -118,6 +118,12 @@ def command_line(planned: Planned) -> str:
 def results_file(planned: Planned, results: Path) -> Path:
     """The document of an experiment."""
     return results / documents.file_name(planned.experiment.name, planned.profile, planned.choices.steps)
+
+
+def _documents_in(results: Path) -> list[Path]:
+    """The documents of a folder, which may hold other files of JSON too."""
+    patterns = [documents.file_name(name, f"{profile}*") for name in names() for profile in PROFILES]
+    return sorted(path for pattern in patterns for path in results.glob(pattern))
 
 
 def _before(path: Path) -> Document | None:
