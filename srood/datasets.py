@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -166,7 +167,7 @@ def _resolve_named(spec: str, info: DatasetInfo, split: str, stream: bool, revis
     root = os.environ.get("SROOD_DATA")
     if root and not revision:
         pattern = f"{info.name}/{split}*.parquet"
-        local = tuple(parquet.ParquetPart(path=p) for p in sorted(Path(root).glob(pattern)))
+        local = tuple(parquet.ParquetPart(path=path) for path in _local_files(Path(root, info.name), split))
         if local:
             container = parquet_file.open_parts(local, columns, info.class_names)
             return ImageSource(f"{info.name}:{split}", container, f"$SROOD_DATA/{pattern}", **common)
@@ -195,11 +196,23 @@ def place(spec: str) -> str:
     if info is None:
         return "nowhere: no such named set"
     root = os.environ.get("SROOD_DATA")
-    if root and split and any(Path(root).glob(f"{name}/{split}*.parquet")):
+    if root and split and _local_files(Path(root, name), split):
         return f"$SROOD_DATA/{name}/{split}*.parquet"
     if info.hub_repo and split in info.splits:
         return f"hf://{info.hub_repo}@{info.hub_revision[:12]}/{info.splits[split]}"
     return f"not on the Hub; put {name}/SPLIT.parquet under $SROOD_DATA, or name a folder"
+
+
+def _local_files(folder: Path, split: str) -> list[Path]:
+    """``SPLIT.parquet`` or its numbered parts; ``test_corrupted.parquet`` is no part of ``test``."""
+    named = re.compile(rf"{re.escape(split)}([-_]?\d+(-of-\d+(-\w+)?)?)?\.parquet")
+    found = sorted(path for path in folder.glob(f"{split}*.parquet") if named.fullmatch(path.name))
+    whole = folder / f"{split}.parquet"
+    if whole in found and len(found) > 1:
+        raise InputError(
+            f"{folder}: holds {whole.name} and {found[found[0] == whole].name}, one split twice; remove one"
+        )
+    return found
 
 
 def _resolve_hub(spec: str, stream: bool) -> ImageSource:

@@ -222,9 +222,10 @@ def matching(found: Listing, pattern: str) -> tuple[HubFile, ...]:
 def parquet_of(found: Listing, split: str) -> tuple[HubFile, ...]:
     """The Parquet files of a split, or all of them where `split` is empty.
 
-    A file is of a split when its path holds the split's name as a word: ``data/train-00000-of-00002.parquet``,
-    ``train.parquet`` and ``default/train/0000.parquet`` are of ``train``, ``data/pretrain.parquet`` is not. Where
-    several configurations hold the split, `split` names one: ``cropped_digits/train``.
+    A file is of a split when it is named after it, or lies in a folder that is: ``data/train-00000-of-00002.parquet``,
+    ``train.parquet`` and ``default/train/0000.parquet`` are of ``train``, ``data/train_extra.parquet`` is not. Only
+    where there is no such file are those taken whose path holds the name as a word: ``cifar_train.parquet``. Where
+    several configurations hold the split, `split` names one: ``cropped_digits/train``, ``/train`` for the top folder.
 
     Raises:
         InputError: no file is of the split, or files of several configurations are.
@@ -232,16 +233,38 @@ def parquet_of(found: Listing, split: str) -> tuple[HubFile, ...]:
     address = f"hf://{found.repo}@{found.commit}"
     files = [file for file in found.files if file.name.endswith(".parquet")]
     if split:
-        word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(split)}(?![A-Za-z])")
-        # the last occurrence: data/train/train-0.parquet and data/train/train-1.parquet are of one configuration
-        hits = [(file, list(word.finditer(file.name.removesuffix(".parquet")))) for file in files]
-        files = [file for file, found_at in hits if found_at]
-        before = sorted({file.name[: found_at[-1].start()].rpartition("/")[0] for file, found_at in hits if found_at})
-        if len(before) > 1:
-            raise InputError(f"{address}:{split}: is in {', '.join(before)}; name one, as in :{before[0]}/{split}")
+        named, last = [(file, _named_after(file.name, split)) for file in files], split.rpartition("/")[2]
+        if all(folder is None for _, folder in named):
+            named, last = [(file, _holding_the_word(file.name, split)) for file in files], split
+        files = [file for file, folder in named if folder is not None]
+        folders = sorted({folder for _, folder in named if folder is not None})
+        if len(folders) > 1:
+            places = ", ".join(folder or "the top folder" for folder in folders)
+            first = next(folder for folder in folders if folder)
+            raise InputError(f"{address}:{split}: is in {places}; name one, as in :{first}/{last}")
     if not files:
         raise InputError(f"{address}{':' if split else ''}{split}: no Parquet file matches; {_it_has(found)}")
     return tuple(files)
+
+
+def _named_after(name: str, split: str) -> str | None:
+    """The folder in which a file, or a folder that it lies in, has a split's name; None where none has."""
+    prefix, _, wanted = split.rpartition("/")
+    *folders, last = name.removesuffix(".parquet").split("/")
+    places = [number for number, part in enumerate(folders) if part == wanted]
+    if wanted in (last, re.sub(r"[-_]?\d+(-of-\d+(-\w+)?)?$", "", last)):
+        places.append(len(folders))
+    # the last occurrence: data/train/train-0.parquet and data/train/train-1.parquet are of one configuration
+    for place in reversed(places):
+        folder = "/".join(folders[:place])
+        if "/" not in split or folder == prefix or (prefix and folder.endswith(f"/{prefix}")):
+            return folder
+    return None
+
+
+def _holding_the_word(name: str, split: str) -> str | None:
+    hits = list(re.finditer(rf"(?<![A-Za-z0-9]){re.escape(split)}(?![A-Za-z])", name.removesuffix(".parquet")))
+    return name[: hits[-1].start()].rpartition("/")[0] if hits else None
 
 
 def _it_has(found: Listing) -> str:

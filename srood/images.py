@@ -141,6 +141,7 @@ def _loaded(image: Image.Image, reduce_to: int | None, original: np.ndarray | No
         raise BadImage("truncated or corrupt")
     try:
         size = image.size
+        wide = image.format == "TIFF" and image.mode == "I"  # 32 bits, of which nothing says what white is
         if reduce_to is not None and not _too_narrow(size):
             image.draft(None, (reduce_to, reduce_to))  # of other formats it does nothing
         image.load()
@@ -149,6 +150,8 @@ def _loaded(image: Image.Image, reduce_to: int | None, original: np.ndarray | No
             image = image.transpose(TURNS[orientation])
         if original is not None:
             original[:] = size[::-1] if orientation in (5, 6, 7, 8) else size  # these turn it by a quarter
+        if wide and all(0 <= value <= 255 for value in np.ravel(image.getextrema())):
+            image = image.convert("L")
         return _to_rgb(image)
     except BadImage:
         raise

@@ -112,6 +112,7 @@ def rows(
             continue
         with part.open_rows(stream) as file:
             image_column, label_column = find_columns(file.schema_arrow, columns, part)
+            _check_alike(parts[0], part, columns)
             groups: list[int] = []
             for group in range(file.num_row_groups):
                 in_group = file.metadata.row_group(group).num_rows
@@ -127,7 +128,7 @@ def rows(
                 data = _image_bytes(batch.column(image_column))
                 labels = _values(batch.column(label_column), part) if label_column else [None] * batch.num_rows
                 for item, label in zip(data, labels, strict=True):
-                    index = indices.get(label, -1) if isinstance(label, str) else -1 if label is None else int(label)
+                    index = indices.get(label, -1) if isinstance(label, str) else whole_label(label, str(part))
                     yield number, (item, index)
                     number += 1
 
@@ -207,27 +208,56 @@ def find_columns(schema: pa.Schema, columns: Columns, part: ParquetPart) -> tupl
         kind = schema.field(name).type
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
             kind = kind.field("bytes").type
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        kind = _plain(kind)
+        tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+        return any(test(kind) for test in tests)
 
     def holds_labels(name: str) -> bool:
         kind = schema.field(name).type
-        return pa.types.is_integer(kind) or _is_text(kind)
+        return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or _is_text(kind)
 
     candidates = [name for name in (columns[0], *IMAGE_NAMES, *schema.names) if name in schema.names]
     image = next((name for name in candidates if name is not None and holds_images(name)), None)
     if image is None:
-        raise InputError(
-            f"{part}: has no column of images (binary, or a struct with 'bytes') among {', '.join(schema.names)}"
-        )
+        has = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        raise InputError(f"{part}: has no column of images (binary, or a struct with 'bytes') among {has}")
     candidates = [name for name in (columns[1], *LABEL_NAMES) if name in schema.names]
     label = next((name for name in candidates if name is not None and holds_labels(name)), None)
     return image, label
 
 
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    kind = _plain(kind)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _check_alike(first: ParquetPart, part: ParquetPart, columns: Columns) -> None:
+    """Labels of all files must be words, or numbers: the numbers of words come from all files together."""
+    kinds = []
+    for one in (first, part):
+        schema = one.footer[1]
+        label = find_columns(schema, columns, one)[1]
+        kinds.append(None if label is None else schema.field(label).type)
+    ours, theirs = kinds
+    if ours is not None and theirs is not None and _is_text(ours) != _is_text(theirs):
+        raise InputError(f"{part}: its labels are {theirs}, those of {first} {ours}; write one kind")
+
+
+def whole_label(label: float | None, place: str) -> int:
+    """A label as a number: -1 where there is none (None, NaN, below zero) or none that int64 holds.
+
+    Raises:
+        InputError: it is no whole number; `place` is what the message begins with.
+    """
+    if label is None or label != label:
+        return -1
+    if isinstance(label, float) and not label.is_integer():
+        raise InputError(f"{place}: has the label {label}, which is no whole number; write class numbers from 0")
+    return int(label) if 0 <= label < 1 << 63 else -1
 
 
 def class_names(parts: Sequence[ParquetPart], columns: Columns) -> tuple[str, ...]:
@@ -257,7 +287,11 @@ def class_names(parts: Sequence[ParquetPart], columns: Columns) -> tuple[str, ..
         return ()
     values: set[str] = set()
     for part in parts:
+        _check_alike(parts[0], part, columns)
         with part.open() as file:
             for batch in _batches(file, list(range(file.num_row_groups)), [label], part):
-                values.update(value for value in _values(batch.column(0).unique(), part) if value is not None)
+                column = batch.column(0)
+                if not pa.types.is_string_view(column.type):  # of which Arrow makes "" where there is none
+                    column = column.unique()
+                values.update(value for value in _values(column, part) if value is not None)
     return tuple(sorted(values))

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import os
 import pickle
 import struct
@@ -215,6 +214,30 @@ def test_labels_are_integers_or_indices_into_names(texts, numbers, names):
     assert (found.tolist(), found_names) == (numbers, names)
 
 
+def test_labels_of_an_archive_are_those_of_the_folder_that_was_packed(tmp_path, pixels):
+    files = [(f"{year}/{number}.png", encode(pixels[number])) for number, year in enumerate((2012, 2007, 2012, 999))]
+    for name, data in files:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(data)
+    write_zip(tmp_path / "a.zip", sorted(files))
+    write_tar(tmp_path / "a.tar", sorted(files))
+    backward = [zipfile.ZipInfo("x") for _ in files]
+    for info, (name, _) in zip(backward, sorted(files), strict=True):
+        info.filename = name.replace("/", "\\")  # as some programs for Windows do
+    write_zip(tmp_path / "b.zip", zip(backward, (data for _, data in sorted(files)), strict=True))
+    for name in ("photos", "a.zip", "a.tar", "b.zip"):
+        found = datasets.load_images(str(tmp_path / name))
+        assert (found.labels.tolist(), found.class_names) == ([0, 1, 1, 2], ("2007", "2012", "999"))
+        assert found.keys[0] == f"{name}/2007/1.png"
+
+
+@pytest.mark.parametrize("labels", [np.array([[1], [0]]), np.array([1.0, 0.0], np.float32), np.array([True, False])])
+def test_labels_of_hdf5_in_other_shapes_and_types(tmp_path, pixels, labels):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["images"], file["labels"] = pixels[:2], labels
+    assert [row.label for row in datasets.resolve(str(tmp_path / "a.h5")).rows()] == [1, 0]
+
+
 def webdataset(folder, samples):
     return datasets.resolve(str(write_tar(folder / "w.tar", [item for sample in samples for item in sample])))
 
@@ -223,7 +246,7 @@ def test_webdataset_labels_from_cls_json_or_txt(tmp_path, pixels):
     image = encode(pixels[0])
     samples = [
         [("a/1.jpg", image), ("a/1.cls", b"7"), ("a/1.txt", b"a caption")],
-        [("a/2.json", b'{"label": 5, "x": 1}'), ("a/2.png", image)],
+        [("a/2.json", b'{"label": 5.0, "x": 1}'), ("a/2.png", image)],
         [("a/3.txt", b"6\n"), ("a/3.seg.png", image), ("a/3.png", encode(pixels[1]))],
         [("a/4.json", b"not json"), ("a/4.png", image)],
         [("a/5.json", b"[1]"), ("a/5.txt", b"no picture")],
@@ -637,6 +660,4 @@ def test_real_images_come_out_of_every_archive_as_they_went_in(tmp_path, srood_d
     for path in (write_zip(tmp_path / "a.zip", files), write_tar(tmp_path / "a.tar", files)):
         loaded = datasets.load_images(str(path))
         assert np.array_equal(loaded.images, expected)
-        names = [loaded.class_names[label] if loaded.class_names else str(label) for label in loaded.labels]
-        assert [int(name) for name in names] == [row.label for row in rows]
-    assert json.dumps(loaded.class_names) == "[]"  # folders that are numbers are the labels themselves
+        assert [int(loaded.class_names[label]) for label in loaded.labels] == [row.label for row in rows]

@@ -58,6 +58,25 @@ def test_named_set_is_read_from_srood_data(tmp_path, pixels, monkeypatch):
     assert datasets.place("cifar10:train") == "$SROOD_DATA/cifar10/train*.parquet"
 
 
+def test_a_neighbour_of_a_split_is_no_part_of_it(tmp_path, pixels, monkeypatch):
+    monkeypatch.setenv("SROOD_DATA", str(tmp_path))
+    folder = tmp_path / "cifar10"
+    write_parquet(folder / "test.parquet", pixels[:3], [0] * 3, image="img")
+    for name in ("test_corrupted", "test-old", "test2x"):
+        write_parquet(folder / f"{name}.parquet", pixels[3:10], [0] * 7, image="img")
+    assert datasets.resolve("cifar10:test").num_rows() == 3
+    write_parquet(folder / "test-00000-of-00001.parquet", pixels[:5], [0] * 5, image="img")
+    with pytest.raises(InputError, match=r"holds test\.parquet and test-00000-of-00001\.parquet, one split twice"):
+        datasets.resolve("cifar10:test")
+    (folder / "test.parquet").unlink()
+    write_parquet(folder / "test-00001-of-00001-0beef.parquet", pixels[:2], [0] * 2, image="img")
+    assert datasets.resolve("cifar10:test").num_rows() == 7
+    assert datasets.place("cifar10:test") == "$SROOD_DATA/cifar10/test*.parquet"
+    for path in folder.glob("test-0*"):
+        path.unlink()
+    assert datasets.place("cifar10:test").startswith("hf://")
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
@@ -95,7 +114,9 @@ def test_id_specs(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "val").mkdir()
     assert datasets.id_specs(str(tmp_path)) == (str(tmp_path / "train"), str(tmp_path / "val"))
-    with pytest.raises(InputError, match="textures.*no train and test split.*cifar10"):
+    with pytest.raises(
+        InputError, match="textures: is not set up as an ID set; choose cifar10 or cifar100, or a folder"
+    ):
         datasets.id_specs("textures")
 
 

@@ -9,7 +9,36 @@ from pathlib import Path
 
 import pytest
 
+from srood.errors import InputError
+from train import demo
+
 pytest.importorskip("skimage")
+
+
+def test_the_folder_of_a_demo_may_be_the_working_one_or_a_link_but_no_file(tmp_path, monkeypatch):
+    def seen(folder: Path, seed: int) -> None:
+        assert [path.name for path in folder.iterdir()] == ["made-by-srood-demo"]
+        raise InputError("as far as this")
+
+    monkeypatch.setattr(demo, "write_demo_images", seen)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder in (Path("."), tmp_path / "link", tmp_path / "new"):
+        with pytest.raises(InputError, match="as far as this"):
+            demo.demo(folder)
+        (folder / "earlier").mkdir()
+        (folder / "earlier.h5").touch()
+        with pytest.raises(InputError, match="as far as this"):  # what an earlier demo left is gone
+            demo.demo(folder)
+    with pytest.raises(InputError, match="--out .*file: is a file; name a folder"):
+        demo.demo(tmp_path / "file")
+    (tmp_path / "here" / "made-by-srood-demo").unlink()
+    (tmp_path / "here" / "mine").touch()
+    with pytest.raises(InputError, match="holds something else; name a new folder"):
+        demo.demo(tmp_path / "here")
+    assert (tmp_path / "here" / "mine").exists()
 
 
 def test_a_demo_that_is_told_to_stop_says_so_in_one_line(tmp_path):

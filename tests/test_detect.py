@@ -171,6 +171,8 @@ def test_the_command_and_its_exit_codes(weights, photos, tmp_path):
     assert err.startswith("1 images: ")
     assert f"out is where energy > {record['threshold']:.6g}\nunusable: 1 (not an image 1)\nwritten to rows.csv" in err
     assert [row["status"] for row in csv.DictReader((tmp_path / "rows.csv").open())] == ["ok", "unusable"]
+    assert srood(weights, photos / "a" / "0.png", "--out", "rows.JSONL")[0] == 0
+    assert json.loads((tmp_path / "rows.JSONL").read_text())["status"] == "ok"
     code, out, err = srood(weights, photos / "a" / "text.png", photos / "a" / "empty.jpg", "--format", "jsonl")
     assert code == 2 and err.splitlines()[-1].endswith("no image could be used (not an image 1, empty 1); give others")
     assert [json.loads(line)["status"] for line in out.splitlines()] == ["unusable"] * 2
@@ -187,6 +189,10 @@ def test_mistakes_are_found_before_any_image_is_read(weights, photos, tmp_path, 
         ((weights, photos, "--out", photos), "is not a file and is not replaced"),
         ((weights, photos, "--out", tmp_path / "no" / "rows.csv"), "there is no such folder"),
         ((weights, photos, "--threshold", "inf"), "--threshold inf"),
+        (
+            (weights, photos, "--out", tmp_path / "rows.json"),
+            "rows.json: JSON is written a line an image; name it .jsonl",
+        ),
         ((uncalibrated, photos), "new.safetensors: has no threshold yet; run `srood calibrate"),
     ]
     for arguments, message in cases:

@@ -385,6 +385,30 @@ def test_a_split_of_two_configurations_must_be_told_apart():
     assert len(hub.parquet_of(nested, "train")) == 2
 
 
+@pytest.mark.parametrize(
+    ("split", "of_it", "others"),
+    [
+        ("train", ["data/train-00000-of-00001-abc.parquet"], ["data/train_extra-00000-of-00001-abc.parquet"]),
+        ("test", ["data/test-00000-of-00002.parquet", "data/test-00001-of-00002.parquet"], ["data/test2-0.parquet"]),
+        ("train", ["data/train-00000-of-00001.parquet"], ["data/unlabeled_train-00000-of-00001.parquet"]),
+        ("test", ["data/test-00000-of-00001-beef.parquet"], ["data/train-00000-of-00001-test1.parquet"]),
+        ("train", ["default/train/0000.parquet"], ["default/partial-train/0000.parquet"]),
+        ("train0", ["train0.parquet"], ["train1.parquet"]),
+        ("/test", ["test.parquet"], ["a/test.parquet"]),
+        ("a/test", ["x/a/test.parquet"], ["b/test.parquet", "xa/test.parquet"]),
+    ],
+)
+def test_files_of_splits_with_longer_names_are_not_of_a_split(split, of_it, others):
+    assert [file.name for file in hub.parquet_of(listed(*of_it, *others), split)] == of_it
+
+
+def test_a_split_of_the_top_folder_can_be_named():
+    with pytest.raises(InputError, match=r":test: is in the top folder, a; name one, as in :a/test"):
+        hub.parquet_of(listed("test.parquet", "a/test.parquet"), "test")
+    with pytest.raises(InputError, match=r":c/test: is in a/c, b/c; name one, as in :a/c/test"):
+        hub.parquet_of(listed("b/c/test.parquet", "a/c/test.parquet"), "c/test")
+
+
 def test_a_repository_without_parquet_names_the_hubs_conversion(server, tmp_path, folder):
     (tmp_path / "csv").mkdir()
     (tmp_path / "csv/train.csv").write_text("a,b\n")

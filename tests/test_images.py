@@ -41,6 +41,18 @@ def test_sixteen_bit_grey_keeps_its_high_byte():
     assert np.array_equal(decoded[:, :, 0], decoded[:, :, 2])
 
 
+@pytest.mark.parametrize("height", [24, 600])  # of one band, and of more
+def test_whole_numbers_of_32_bits_are_eight_or_sixteen_by_the_largest(height, monkeypatch):
+    monkeypatch.setattr(images, "BAND", 32 * 100)
+    values = (np.arange(height * 32) % 256).reshape(height, 32).astype(np.int32)
+    for factor in (1, 256):
+        decoded = np.asarray(images.decode(encode(Image.fromarray(values * factor), "TIFF")))
+        assert np.array_equal(decoded[:, :, 1], values)
+    values[0, 0] = -1
+    with pytest.raises(images.BadImage, match="unsupported mode"):
+        images.decode(encode(Image.fromarray(values), "TIFF"))
+
+
 def test_cmyk_becomes_rgb():
     ink = np.zeros((8, 8, 4), np.uint8)
     ink[:, :, 0] = 255  # full cyan: no red, all green and blue

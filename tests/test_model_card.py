@@ -157,3 +157,5 @@ def test_the_command_of_a_run_leaves_out_what_is_at_its_default():
     assert training_command(config) == (
         "srood train --outliers a.h5 --outliers 'b c.h5:2' --method energy --method-option m_in=-20 --lr 0.1 --compile"
     )
+    config = {"workflow": "oe", "method": "oe", "method_options": {"beta": 0.123456789}}
+    assert training_command(config).endswith("--method-option beta=0.123456789")

@@ -96,6 +96,11 @@ def test_a_truncated_file_is_named(tmp_path):
         (["dog", "ant", None, "dog"], pa.dictionary(pa.int32(), pa.string()), ("ant", "dog"), [1, 0, -1, 1]),
         ([3, None, -1, 250], pa.int16(), (), [3, -1, -1, 250]),
         ([3, 4, 5, 250], pa.uint8(), (), [3, 4, 5, 250]),
+        ([3, -5, 2**64 - 1 - 2**64, 250], pa.int64(), (), [3, -1, -1, 250]),
+        ([3, 2**63, 2**63 - 1, 0], pa.uint64(), (), [3, -1, 2**63 - 1, 0]),
+        ([3.0, None, float("nan"), 250.0], pa.float64(), (), [3, -1, -1, 250]),
+        ([True, False, None, True], pa.bool_(), (), [1, 0, -1, 1]),
+        (["dog", "ant", None, "dog"], pa.string_view(), ("ant", "dog"), [1, 0, -1, 1]),
     ],
 )
 def test_labels(tmp_path, values, kind, expected_names, expected):
@@ -106,6 +111,39 @@ def test_labels(tmp_path, values, kind, expected_names, expected):
     assert names == expected_names
     found = [row for _, row in parquet.rows(parts, NONE, 0, names)]
     assert found == list(zip([b"a", b"b", b"", b""], expected, strict=True))
+
+
+@pytest.mark.parametrize("label", [0.5, float("inf")])
+def test_a_label_that_is_no_whole_number_is_refused(tmp_path, label):
+    pq.write_table(pa.table({"image": [b"a"], "label": [label]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=rf"a\.parquet: has the label {label}, which is no whole number"):
+        list(parquet.rows([ParquetPart(path=tmp_path / "a.parquet")], NONE))
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_words_in_one_file_and_numbers_in_another_are_refused(tmp_path, order):
+    for name, labels in (("a", ["x", "y"]), ("b", [0, 1])):
+        pq.write_table(pa.table({"image": [b"1", b"2"], "label": labels}), tmp_path / f"{name}.parquet")
+    parts = [ParquetPart(path=tmp_path / f"{name}.parquet") for name in order]
+    with pytest.raises(InputError, match=rf"{order[1]}\.parquet: its labels are .*, those of .*{order[0]}\.parquet"):
+        list(parquet.rows(parts, NONE, 0, parquet.class_names(parts, NONE)))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.binary_view(), pa.binary(3), pa.dictionary(pa.int32(), pa.binary()), pa.struct([("bytes", pa.binary_view())])],
+)
+def test_images_in_any_binary_type(tmp_path, kind):
+    values = [{"bytes": b"abc"}, {"bytes": b"def"}] if pa.types.is_struct(kind) else [b"abc", b"def"]
+    array = pa.array(values).dictionary_encode() if pa.types.is_dictionary(kind) else pa.array(values, kind)
+    pq.write_table(pa.table({"image": array}), tmp_path / "a.parquet")
+    assert [data for _, (data, _) in parquet.rows([ParquetPart(path=tmp_path / "a.parquet")], NONE)] == [b"abc", b"def"]
+
+
+def test_a_file_without_images_names_the_types_of_its_columns():
+    schema = pa.schema([("image", pa.list_(pa.binary())), ("label", pa.int64())])
+    with pytest.raises(InputError, match=r"among image \(list<.*binary>\), label \(int64\)"):
+        parquet.find_columns(schema, NONE, ParquetPart())
 
 
 def test_strings_of_all_files_are_class_names(tmp_path):

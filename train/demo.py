@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from srood.errors import InputError
+from srood.files import check_folder
 from train.config import PretrainConfig, TuneConfig
 from train.curate_command import run_curate
 from train.demo_images import DemoImages, write_demo_images
@@ -38,11 +39,16 @@ def demo(folder: Path, seed: int = 0, device: str = "auto") -> dict[str, Any]:
     """
     start = time.monotonic()
     marker = folder / "made-by-srood-demo"
+    check_folder(folder, "--out ")
     if folder.exists() and any(folder.iterdir()) and not marker.exists():
         raise InputError(f"--out {folder}: holds something else; name a new folder")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     marker.touch()
+    for earlier in folder.iterdir():  # the folder itself may be the working one, or a link
+        if earlier.is_dir() and not earlier.is_symlink():
+            shutil.rmtree(earlier)
+        elif earlier != marker:
+            earlier.unlink()
 
     try:
         images = write_demo_images(folder, seed)

@@ -21,7 +21,8 @@ def load_labelled(spec: str, image_size: int, num_classes: int = 0) -> Images:
         num_classes: how many classes there are at least, where the set does not name its classes
 
     Raises:
-        InputError: the spec resolves nowhere, or an image has no label or one that is not a class.
+        InputError: the spec resolves nowhere, an image has no label or one that is not a class, or most of the numbers
+            below the largest label are no class.
     """
     images = load_images(spec, image_size)
     unlabelled = int((images.labels < 0).sum())
@@ -31,7 +32,12 @@ def load_labelled(spec: str, image_size: int, num_classes: int = 0) -> Images:
             "each (class subfolders, or a label column)"
         )
     if not images.class_names:
-        count = max(num_classes, int(images.labels.max()) + 1)
+        count, distinct = max(num_classes, int(images.labels.max()) + 1), len(np.unique(images.labels))
+        if count > max(num_classes, 2 * distinct):  # years, say: each number below would be a class without an image
+            raise InputError(
+                f"{spec}: its labels go up to {images.labels.max():,} but only {distinct:,} of them occur; number the "
+                "classes from 0"
+            )
         images = replace(images, class_names=tuple(str(number) for number in range(count)))
     if images.labels.max() >= len(images.class_names):
         raise InputError(

@@ -70,7 +70,16 @@ def number_labels(labels: Sequence[str | None]) -> tuple[np.ndarray, tuple[str, 
     known = {label for label in labels if label is not None}
     if all(re.fullmatch(r"-?[0-9]{1,9}", label) for label in known):
         return np.array([-1 if label is None else max(-1, int(label)) for label in labels], np.int64), ()
-    names = tuple(sorted(known))
+    return name_labels(labels)
+
+
+def name_labels(labels: Sequence[str | None]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels as indices into their sorted names, which may be numbers as those of folders are; -1 for None.
+
+    Returns:
+        int64 (N,), and the names.
+    """
+    names = tuple(sorted({label for label in labels if label is not None}))
     index = {name: number for number, name in enumerate(names)}
     return np.array([-1 if label is None else index[label] for label in labels], np.int64), names
 

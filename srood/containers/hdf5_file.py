@@ -14,6 +14,7 @@ from srood.containers.container import Row, file_fingerprint, unreadable
 from srood.errors import InputError
 from srood.hdf5 import open_plain
 from srood.images import MAX_BYTES
+from srood.parquet import whole_label
 
 IMAGE_NAMES = ("image", "images", "img", "data", "x")
 LABEL_NAMES = ("label", "labels", "y", "class")
@@ -45,11 +46,11 @@ class Hdf5Images:
                 rows = slice(first, min(first + step, self.count))
                 try:
                     block = images[rows]
-                    labels = file[self.label][rows] if self.label else np.full(len(block), -1)
+                    labels = file[self.label][rows].reshape(len(block)) if self.label else np.full(len(block), -1)
                 except (OSError, RuntimeError) as error:
                     raise unreadable(self.path, error, "HDF5") from error
                 for offset, (image, label) in enumerate(zip(block, labels.tolist(), strict=True)):
-                    yield Row(f"#{first + offset}", image, label if -1 <= label < 1 << 63 else -1)
+                    yield Row(f"#{first + offset}", image, whole_label(label, f"{self.path}: '{self.label}'"))
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the file."""
@@ -130,7 +131,7 @@ def _holds_images(entry: h5py.Dataset) -> bool:
 
 def _holds_labels(entry: h5py.Dataset, count: int) -> bool:
     chunk = 8 * int(np.prod(entry.chunks or (1,)))
-    return _kind(entry)[0] in "iu" and entry.shape == (count,) and chunk <= MAX_CHUNK
+    return _kind(entry)[0] in "iufb" and entry.shape in ((count,), (count, 1)) and chunk <= MAX_CHUNK
 
 
 def _kind(entry: h5py.Dataset) -> str:

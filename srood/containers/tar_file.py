@@ -23,6 +23,7 @@ from srood.containers.container import (
     archive_labels,
     file_fingerprint,
     member_name,
+    name_labels,
     number_labels,
     printable,
     unreadable,
@@ -114,7 +115,7 @@ def open_tars(paths: Sequence[Path]) -> TarImages:
     if any(texts for _, texts in samples):
         labels, class_names = number_labels(_companion_labels([texts for _, texts in samples]))
     else:
-        labels, class_names = number_labels(archive_labels([member.name for member, _ in samples]))
+        labels, class_names = name_labels(archive_labels([member.name for member, _ in samples]))
     return TarImages(tuple(paths), tuple(member for member, _ in samples), labels, class_names)
 
 
@@ -207,4 +208,6 @@ def _label_of(extension: str, text: str) -> str | None:
         return None
     if isinstance(value, dict):
         value = next((value[key] for key in LABEL_KEYS if key in value), None)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return str(value)[:200] if isinstance(value, int | str) and not isinstance(value, bool) else None

@@ -17,7 +17,7 @@ from srood.containers.container import (
     archive_labels,
     file_fingerprint,
     member_name,
-    number_labels,
+    name_labels,
     unreadable,
     unsafe,
 )
@@ -90,9 +90,12 @@ def open_zip(path: Path) -> ZipImages:
             files = [member for member in archive.infolist() if not member.is_dir()]
     except DAMAGE as error:
         raise unreadable(path, error, "zip") from error
-    named = [(name, member) for member in files if (name := member_name(member.filename))]
+    # some programs for Windows write them so; a name that holds a slash means its backslashes
+    backward = not any("/" in member.filename for member in files)
+    stored = ((member.filename.replace("\\", "/") if backward else member.filename, member) for member in files)
+    named = [(found, member) for name, member in stored if (found := member_name(name))]
     if not named:
         raise InputError(f"{path}: the archive holds no images; pack image files, in a folder a class")
     names = tuple(name for name, _ in named)
-    labels, class_names = number_labels(archive_labels(names))
+    labels, class_names = name_labels(archive_labels(names))
     return ZipImages(path, tuple(member for _, member in named), names, labels, class_names)

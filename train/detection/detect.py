@@ -103,7 +103,10 @@ def detect(
             the images could be used.
     """
     if output is None:
-        output = out.suffix[1:] if out is not None and out.suffix[1:] in OUTPUTS else "table"
+        ending = "" if out is None else out.suffix[1:].lower()
+        if ending == "json":
+            raise InputError(f"--out {out}: JSON is written a line an image; name it .jsonl, or give --format")
+        output = ending if ending in OUTPUTS else "table"
     if output not in OUTPUTS:
         raise InputError(f"--format {output}: is unknown; choose one of {', '.join(OUTPUTS)}")
     if out is not None:

@@ -76,13 +76,13 @@ def export(path: Path, format: str | None = None, out: Path | None = None) -> Pa
             package is missing, or the graph cannot be exported.
     """
     if format is None and out is not None:
-        format = next((name for name, suffix in SUFFIXES.items() if out.suffix == suffix), None)
+        format = next((name for name, suffix in SUFFIXES.items() if out.suffix.lower() == suffix), None)
     if format not in SUFFIXES:
         raise InputError(f"--format {format or 'is missing'}: choose one of {', '.join(SUFFIXES)}")
     suffix = SUFFIXES[format]
     if out is None:
         out = path / f"detector{suffix}" if path.is_dir() else path.with_suffix(f".detector{suffix}")
-    if out.suffix != suffix:
+    if out.suffix.lower() != suffix:
         raise InputError(f"--out {out}: must end in {suffix} for --format {format}")
     check_place(out, "--out ")
     network, calibration = open_network(path)

@@ -215,7 +215,10 @@ def training_command(config: dict[str, Any]) -> str:
 
     name, command = ("pretrain", training.pretrain) if config["workflow"] == "pretrain" else ("train", training.train)
     defaults = {option: parameter.default for option, parameter in inspect.signature(command).parameters.items()}
-    values = {**config, "method_option": [f"{key}={value:g}" for key, value in _unusual_options(config).items()]}
+    values = {
+        **config,
+        "method_option": [f"{key}={value!r}".removesuffix(".0") for key, value in _unusual_options(config).items()],
+    }
     words = ["srood", name]
     for option, default in defaults.items():
         value = values.get(option)
