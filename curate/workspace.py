@@ -13,6 +13,7 @@ import numpy as np
 from srood.errors import InputError
 
 GO_ON = "free space; the same command then goes on from here"
+MARKER = "recipe.json"
 PUT_BACK = "put it back; the same command then goes on from here"
 
 
@@ -25,16 +26,13 @@ class Workspace:
         Raises:
             InputError: something that is no workspace is in its place.
         """
-        self.folder = out.with_name(out.name + ".work")
+        self.folder = _folder(out)
         self.recipe = recipe
-        marker = self.folder / "recipe.json"
+        marker = self.folder / MARKER
         self.resumed = False
         if os.path.lexists(self.folder):
             self._check_ours(marker)
-            try:
-                self.resumed = json.loads(marker.read_text())["recipe"] == self.recipe
-            except (OSError, ValueError, KeyError):
-                self.resumed = False
+            self.resumed = _recipe_in(self.folder) == self.recipe
             if not self.resumed:
                 shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +85,22 @@ class Workspace:
         unfinished = _unfinished(self.folder / name)
         save(unfinished)
         os.replace(unfinished, self.folder / name)
+
+
+def was_putting_in_place(out: Path, recipe: str) -> bool:
+    """Whether the set of this recipe was complete in its workspace, so that some of its files may be in place."""
+    return _recipe_in(_folder(out)) == recipe and (_folder(out) / out.name).exists()
+
+
+def _folder(out: Path) -> Path:
+    return out.with_name(out.name + ".work")
+
+
+def _recipe_in(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / MARKER).read_text())["recipe"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _unfinished(path: Path) -> Path:

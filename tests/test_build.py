@@ -145,6 +145,31 @@ def test_overwriting_leaves_no_stale_shard(world, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mini-00000-of-00001.h5", "mini-evidence.h5", "mini.h5"]
 
 
+def test_files_of_a_set_whose_manifest_was_renamed_stay(built, world, tmp_path):
+    folder = Path(shutil.copytree(built.out.parent, tmp_path / "sets"))
+    (folder / "mini.h5").rename(folder / "old.h5")
+    before, again = files(folder), config(world, folder / "mini.h5", exclude_labels=str(world / "exclude.txt"))
+    with pytest.raises(InputError, match=r"mini\.h5: .*mini-00000-of-00003\.h5 is in the way.*; give --overwrite"):
+        build(again)
+    assert files(folder) == before and outliers.verify(folder / "old.h5") == []
+    for number in range(3):
+        (folder / f"mini-0000{number}-of-00003.h5").unlink()
+    with pytest.raises(InputError, match=r"mini-evidence\.h5 is in the way"):
+        build(again)
+    assert set(files(folder)) == {"old.h5", "mini-evidence.h5"}
+
+
+def test_a_build_that_was_stopped_before_its_last_rename_goes_on(built, world, tmp_path):
+    """Shards and evidence are in place then, and the finished manifest in the workspace."""
+    again = config(world, tmp_path / "mini.h5", exclude_labels=str(world / "exclude.txt"))
+    build(replace(again, dry_run=True))  # leaves the workspace
+    for path in built.out.parent.iterdir():
+        place = tmp_path / "mini.h5.work" if path == built.out else tmp_path
+        shutil.copy(path, place)
+    assert "went on with the parts of an interrupted build" in build(again).notes
+    assert files(tmp_path) == files(built.out.parent)
+
+
 def test_more_than_there_is(world, tmp_path):
     result = build(config(world, tmp_path / "all.h5", size=5_000))
     assert result.manifest["requested_rows"] == 5_000
@@ -251,6 +276,8 @@ def test_parts_of_another_recipe_are_not_used(world, tmp_path):
         ({"protect": ("gone",)}, "gone: no such file, folder or named set"),
         ({"size": 0}, "--size 0: must be at least 1"),
         ({"out": Path("x.hdf")}, "--out x.hdf: must end in .h5"),
+        ({"out": Path("x-evidence.h5")}, "--out x-evidence.h5: is how a shard or the evidence of another set is named"),
+        ({"out": Path("x-00000-of-00001.h5")}, "is how a shard or the evidence of another set is named"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(world, tmp_path, monkeypatch, changes, words):

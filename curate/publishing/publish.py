@@ -27,7 +27,7 @@ from srood.errors import InputError
 from srood.files import check_folder, scratch_beside, write_text
 from srood.hashes import file_sha256
 from srood.hub_upload import Pushed, check_branch, check_repo_name, upload
-from srood.outliers import OutlierSet, check_shard_names, read_manifest, verify
+from srood.outliers import OutlierSet, check_shard_names, is_manifest_name, read_manifest, verify
 
 CARD, NOTES, CROISSANT, SHEET, MANIFEST = (
     "README.md",
@@ -133,6 +133,9 @@ def prepare(config: PublishConfig, folder: Path, link: bool = False) -> dict[str
         raise InputError(f"{problems[0]}{more}; a set that does not verify is not published")
     opened = OutlierSet.open(config.file, check_hashes=False)
     check_shard_names(config.file, opened.manifest)
+    if not is_manifest_name(config.file.name):
+        again = f"make it again with `curate rebuild {config.file} --out NAME.h5` and publish that"
+        raise InputError(f"{config.file}: is named as a shard or evidence is, and would not be found; {again}")
     sources = rights(opened.manifest)
     if not config.index_only:
         try:
