@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from curate import prose
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def _console() -> Console:
-    console = Console(emoji=False)
+    console = Console(emoji=False, markup=False)  # names of files and labels may have square brackets
     if not console.is_terminal:
-        console = Console(width=110, emoji=False)  # a pipe or a file: do not fold at 80 columns
+        console = Console(width=110, emoji=False, markup=False)  # a pipe or a file: do not fold at 80 columns
     return console
 
 
@@ -47,14 +48,13 @@ def print_build(result: BuildResult) -> None:
     manifest = result.manifest
     console.print(stage_table(manifest))
     for line in findings(manifest):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     if result.written:
         shards = manifest["shards"]
         megabytes = sum(entry["bytes"] for entry in shards) / 1e6
         console.print(
             f"wrote {result.out}: {rows_in_shards(manifest)}, {megabytes:.1f} MB",
             highlight=False,
-            markup=False,
             soft_wrap=True,
         )
     else:
@@ -111,22 +111,19 @@ def print_manifest(file: str, manifest: dict[str, Any]) -> None:
         f"{file}: {manifest['rows']:,} rows of {size}x{size} RGB (asked for {manifest['requested_rows']:,}), "
         f"schema {manifest['schema_version']}",
         highlight=False,
-        markup=False,
         soft_wrap=True,
     )
     for line in prose.derivation(manifest):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(stage_table(manifest))
     for line in findings(manifest):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     table = _table("source", "rows", "licence", "read from", "fingerprint", right=("rows",))
     for entry in manifest["sources"]:
         table.add_row(entry["name"], f"{entry['rows']:,}", entry["license"], entry["origin"], entry["fingerprint"][:16])
     console.print(table)
     for name in manifest["missing_sources"]:
-        console.print(
-            f"missing: {name} could not be found when the set was built", highlight=False, markup=False, soft_wrap=True
-        )
+        console.print(f"missing: {name} could not be found when the set was built", highlight=False, soft_wrap=True)
     table = _table("shard", "rows", "bytes", "SHA-256", right=("rows", "bytes"))
     for entry in manifest["shards"]:
         table.add_row(entry["file"], f"{entry['rows']:,}", f"{entry['bytes']:,}", entry["sha256"][:16])
@@ -165,7 +162,7 @@ def print_audit(found: Audit, written: list[Path]) -> None:
             table.add_row(f"{pair['similarity']:.4f}", pair["kind"], pair["key_a"], pair["key_b"])
         console.print(table)
     for path in written:
-        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
     if not written:
         console.print("nothing written: give --out pairs.parquet or --html report.html to see every pair")
 
@@ -173,7 +170,7 @@ def print_audit(found: Audit, written: list[Path]) -> None:
 def print_difference(found: Difference) -> None:
     """The verdict first, then rows, columns and fields of the manifests."""
     console = _console()
-    console.print(found.headline(), highlight=False, markup=False, soft_wrap=True)
+    console.print(found.headline(), highlight=False, soft_wrap=True)
     table = _table("", "A", "B", right=("A", "B"))
     table.add_row("set", found.a.name, found.b.name)
     table.add_row("rows", f"{found.rows[0]:,}", f"{found.rows[1]:,}")
@@ -194,7 +191,7 @@ def print_difference(found: Difference) -> None:
         table = _table("manifest", "A", "B")
         for field, *values in found.fields:
             table.add_row(field, *(prose.in_short(value) for value in values))
-        console.print(table, highlight=False, markup=False, soft_wrap=True)
+        console.print(table, highlight=False, soft_wrap=True)
 
 
 def print_exclusions(found: dict[str, Any], written: Path | None) -> None:
@@ -206,12 +203,10 @@ def print_exclusions(found: dict[str, Any], written: Path | None) -> None:
             why = root["why"] or "by word only: " + ", ".join(entry["by_word"])
             first = (entry["class"], f"{entry['wnids']:,}") if number == 0 else ("", "")
             table.add_row(first[0], root["wnid"], root["words"], why, first[1])
-    console.print(f"{found['id']}: {found['source']}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{found['id']}: {found['source']}", highlight=False, soft_wrap=True)
     console.print(table, highlight=False)
     for entry in found["without"]:
-        console.print(
-            f"left in: {entry['wnid']} {entry['words']} ({entry['why']})", highlight=False, markup=False, soft_wrap=True
-        )
+        console.print(f"left in: {entry['wnid']} {entry['words']} ({entry['why']})", highlight=False, soft_wrap=True)
     corpus = found.get("corpus")
     if corpus:
         share = corpus["rows_excluded"] / max(1, corpus["rows"])
@@ -219,7 +214,6 @@ def print_exclusions(found: dict[str, Any], written: Path | None) -> None:
             f"{corpus['name']}: {len(corpus['excluded'])} of {corpus['labels']:,} labels would be excluded, "
             f"{corpus['rows_excluded']:,} of {corpus['rows']:,} rows ({share:.1%})",
             highlight=False,
-            markup=False,
             soft_wrap=True,
         )
         for title, entries in (("excluded label", corpus["excluded"]), ("look at these", corpus["borderline"])):
@@ -229,21 +223,21 @@ def print_exclusions(found: dict[str, Any], written: Path | None) -> None:
             if entries:
                 console.print(table, highlight=False)
     for note in found["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
     if written:
-        console.print(f"wrote {written}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"wrote {written}", highlight=False, soft_wrap=True)
 
 
 def print_sources(entries: dict[str, Any]) -> None:
     """Named sources with their sets, then all named sets, each with the place it would be read from."""
     console = _console()
     for entry in entries["sources"]:
-        console.print(f"[bold]{entry['name']}[/bold]: {entry['title']}", highlight=False)
+        console.print(Text.assemble((entry["name"], "bold"), f": {entry['title']}"), highlight=False)
         table = _table("set", "read from", "licence")
         for member in entry["sets"]:
             table.add_row(member["spec"], member["place"], member["license"].split(";")[0])
         console.print(table)
-    console.print("[bold]named sets[/bold] (any option that takes images)", highlight=False)
+    console.print(Text.assemble(("named sets", "bold"), " (any option that takes images)"), highlight=False)
     table = _table("set", "read from", "licence")
     for member in entries["sets"]:
         table.add_row(member["spec"], member["place"], member["license"].split(";")[0])
