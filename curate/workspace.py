@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from srood.errors import InputError
 
 GO_ON = "free space; the same command then goes on from here"
 MARKER = "recipe.json"
+DAMAGED = (ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile)  # what reading such arrays raises
 PUT_BACK = "put it back; the same command then goes on from here"
 
 
@@ -57,9 +59,13 @@ class Workspace:
         self._replace(f"{name}.npz", save)
 
     def read(self, name: str) -> dict[str, np.ndarray] | None:
-        """The arrays stored under a name, or None."""
+        """The arrays stored under a name, or None; a file that a crash has damaged is removed, to be made again."""
         path = self.folder / f"{name}.npz"
-        return read_arrays(path) if path.exists() else None
+        try:
+            return read_arrays(path) if path.exists() else None
+        except DAMAGED:
+            path.unlink()
+            return None
 
     def read_array(self, name: str, key: str) -> np.ndarray:
         """One of the arrays stored under a name."""
@@ -84,6 +90,8 @@ class Workspace:
     def _replace(self, name: str, save: Any) -> None:
         unfinished = _unfinished(self.folder / name)
         save(unfinished)
+        with open(unfinished, "rb+") as written:
+            os.fsync(written.fileno())  # else the name may be on the disk before the content is
         os.replace(unfinished, self.folder / name)
 
 

@@ -257,6 +257,23 @@ def test_killed_and_run_again_gives_the_same_bytes(built, world, tmp_path, kill_
     assert files(out.parent) == files(built.out.parent)
 
 
+def test_a_damaged_part_is_made_again(built, world, tmp_path):
+    again = config(world, tmp_path / "mini.h5", exclude_labels=str(world / "exclude.txt"))
+    work = tmp_path / "mini.h5.work"
+    build(replace(again, dry_run=True))  # leaves every part
+    parts = {path.name: path.read_bytes() for path in work.glob("*.npz")}
+    assert len(parts) == 16  # of the ID set, and of 900 rows 15 batches of 64
+    for name, kept in (("id", 0.9), ("part-000000", 0.5), ("part-000007", 0), ("part-000014", 0.1)):
+        content = parts[f"{name}.npz"]
+        (work / f"{name}.npz").write_bytes(content[: int(kept * len(content))])
+    content = parts["part-000003.npz"]  # one that the disk has as zeros, and one of which a block is missing
+    (work / "part-000003.npz").write_bytes(bytes(len(content)))
+    content, middle = parts["part-000005.npz"], len(parts["part-000005.npz"]) // 2
+    (work / "part-000005.npz").write_bytes(content[:middle] + bytes(64) + content[middle + 64 :])
+    assert "went on with the parts of an interrupted build" in build(again).notes
+    assert files(tmp_path) == files(built.out.parent)
+
+
 def test_parts_of_another_recipe_are_not_used(world, tmp_path):
     first = config(world, tmp_path / "mini.h5", dry_run=True)
     build(first)
