@@ -70,28 +70,27 @@ def rows_in_shards(manifest: Mapping[str, Any]) -> str:
 def findings(manifest: dict[str, Any]) -> list[str]:
     """What a build found out about leaks and contamination, a line each."""
     lines = []
-    certificate = manifest["leak_certificate"]
-    if certificate["protected"]:
-        names = ", ".join(f"{entry['name']} ({entry['rows']:,})" for entry in certificate["protected"])
+    certificate = manifest.get("leak_certificate") or {}
+    if certificate.get("protected"):
+        names = ", ".join(f"{prose.name_of(entry)} ({prose.rows_of(entry)})" for entry in certificate["protected"])
         most = "at most " if manifest.get("derived") else ""  # what a set made from sets knows is its parents' largest
-        lines.append(
-            f"leaks: checked against {names}; largest similarity left {most}{certificate['largest_similarity_left']}"
-        )
+        left = certificate.get("largest_similarity_left")
+        lines.append(f"leaks: checked against {names}; largest similarity left {most}{left}")
     elif manifest.get("derived"):
         lines.append("leaks: not certified against any set (see the notes)")
     else:
         lines.append("leaks: not checked (--protect none)")
-    id_filter = manifest["id_filter"]
-    at = "" if id_filter["id_ness"] is None else f" (ID-ness {id_filter['id_ness']:.4f} or more)"
+    id_filter = manifest.get("id_filter") or {}
+    at = "" if id_filter.get("id_ness") is None else f" (ID-ness {id_filter['id_ness']:.4f} or more)"
     lines.append(
-        f"ID-class filter: {id_filter['embedder']}, catches {id_filter['recall']:.0%} of held-out ID images{at}"
-        if id_filter["recall"] > 0
+        f"ID-class filter: {id_filter.get('embedder')}, catches {id_filter['recall']:.0%} of held-out ID images{at}"
+        if id_filter.get("recall")
         else "ID-class filter: off"
     )
-    measured = manifest["contamination"]
-    if measured["measured_by"]:
-        shares = ["none" if measured[of] is None else f"{measured[of]:.2%}" for of in ("corpus", "kept")]
-        corpus = "" if measured["corpus"] is None else f"{shares[0]} of the corpus, "
+    measured = manifest.get("contamination") or {}
+    if measured.get("measured_by"):
+        shares = ["none" if measured.get(of) is None else f"{measured[of]:.2%}" for of in ("corpus", "kept")]
+        corpus = "" if measured.get("corpus") is None else f"{shares[0]} of the corpus, "
         lines.append(f"contamination by labels: {corpus}{shares[1]} of the rows kept")
     else:
         why = "labels do not tell for every row" if manifest.get("derived") else "no corpus labels to tell"
@@ -106,10 +105,11 @@ def findings(manifest: dict[str, Any]) -> list[str]:
 def print_manifest(file: str, manifest: dict[str, Any]) -> None:
     """A manifest, in the order in which one asks."""
     console = _console()
-    size = manifest["config"]["image_size"]
+    config, asked = manifest.get("config") or {}, manifest.get("requested_rows")
+    size = f" of {config['image_size']}x{config['image_size']} RGB" if "image_size" in config else ""
+    asked_for = f" (asked for {asked:,})" if asked is not None else ""
     console.print(
-        f"{file}: {manifest['rows']:,} rows of {size}x{size} RGB (asked for {manifest['requested_rows']:,}), "
-        f"schema {manifest['schema_version']}",
+        f"{file}: {manifest['rows']:,} rows{size}{asked_for}, schema {manifest['schema_version']}",
         highlight=False,
         soft_wrap=True,
     )
@@ -119,19 +119,20 @@ def print_manifest(file: str, manifest: dict[str, Any]) -> None:
     for line in findings(manifest):
         console.print(line, highlight=False, soft_wrap=True)
     table = _table("source", "rows", "licence", "read from", "fingerprint", right=("rows",))
-    for entry in manifest["sources"]:
-        table.add_row(entry["name"], f"{entry['rows']:,}", entry["license"], entry["origin"], entry["fingerprint"][:16])
+    for entry in manifest.get("sources") or ():
+        license, origin, fingerprint = (str(entry.get(of, "unknown")) for of in ("license", "origin", "fingerprint"))
+        table.add_row(prose.name_of(entry), prose.rows_of(entry), license, origin, fingerprint[:16])
     console.print(table)
-    for name in manifest["missing_sources"]:
+    for name in manifest.get("missing_sources") or ():
         console.print(f"missing: {name} could not be found when the set was built", highlight=False, soft_wrap=True)
     table = _table("shard", "rows", "bytes", "SHA-256", right=("rows", "bytes"))
     for entry in manifest["shards"]:
         table.add_row(entry["file"], f"{entry['rows']:,}", f"{entry['bytes']:,}", entry["sha256"][:16])
     console.print(table)
     table = _table("setting", "value")
-    for key, value in sorted(manifest["config"].items()):
+    for key, value in sorted(config.items()):
         table.add_row(key, str(value))
-    for key, value in sorted(manifest["versions"].items()):
+    for key, value in sorted((manifest.get("versions") or {}).items()):
         table.add_row(f"version of {key}", value)
     console.print(table)
 

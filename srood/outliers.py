@@ -214,7 +214,13 @@ class OutlierSet:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, 3) of every image."""
+        """(H, W, 3) of every image.
+
+        Raises:
+            InputError: the manifest does not say it.
+        """
+        if manifest_fields.lacking(self.manifest, ["config.image_size"]):
+            raise InputError(f"{self.path}: its manifest has no config.image_size; build the set with `curate build`")
         size = int(self.manifest["config"]["image_size"])
         return (size, size, 3)
 
