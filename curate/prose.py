@@ -10,7 +10,7 @@ from typing import Any
 
 from curate import quality
 from curate.config import BuildConfig
-from srood.named_sets import dataset_info
+from srood.named_sets import recorded_info
 
 
 def headlines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -246,6 +246,9 @@ def _build_command(manifest: Mapping[str, Any], name: str) -> tuple[str, list[st
                     words += ["--" + key.replace("_", "-"), shlex.quote(str(item))]
     if license := _given_license(manifest):
         words += ["--source-license", shlex.quote(license)]
+    for source in manifest.get("sources") or []:
+        if left_out := source.get("excluded_rows"):  # of one source at the most
+            words += ["--exclude-indices-base", str(left_out["counted_from"])]
     words += ["--out", shlex.quote(name)]
     if other:
         notes.append(f"Settings that only the Python interface, curate.config.BuildConfig, takes: {', '.join(other)}.")
@@ -258,7 +261,7 @@ def _given_license(manifest: Mapping[str, Any]) -> str | None:
     """The licence of --source-license: of sources whose own is known nowhere, all got the same."""
     for source in manifest.get("sources") or []:
         name, license = name_of(source), source.get("license") or "unknown"
-        known = dataset_info(name.partition(":")[0])
+        known = recorded_info(source)
         if license != "unknown" and "/" not in name and (known is None or known.license == "unknown"):
             return str(license)
     return None
