@@ -15,6 +15,7 @@ from curate.evidence import Batch
 from curate.inputs import Inputs
 from curate.workspace import Workspace
 from srood import datasets
+from srood.errors import InputError
 from srood.progress import progress_bar
 
 _Key = tuple[str, str]  # spec and fingerprint
@@ -75,6 +76,9 @@ def prepare_reference(
     """Decode and index the ID and protected sets, and calibrate both thresholds.
 
     Without `search` the protected images are there to be shown, but not indexed.
+
+    Raises:
+        InputError: a set cannot be decoded, or the ID set is of one image and there is none to calibrate on.
     """
     sources = {_key(source): source for source in (inputs.id_train, inputs.id_test, *inputs.protected) if source}
     with progress_bar("images", console) as progress:
@@ -86,6 +90,12 @@ def prepare_reference(
             progress.advance(task, len(loaded[key].images))
         progress.update(task, note="")
         train = loaded[_key(inputs.id_train)]
+        if inputs.id_test is None and len(train.images) < 2:
+            work.remove()
+            raise InputError(
+                f"--id {inputs.id_train.spec}: holds one image, and one must be held out; name a set of more images, "
+                "or a folder with train/ and test/"
+            )
 
         rng = np.random.default_rng(np.random.SeedSequence([config.seed, 0xCA1]))
         task = progress.add_task("calibrate the copy threshold", total=None, note="")

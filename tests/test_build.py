@@ -292,6 +292,8 @@ def test_parts_of_another_recipe_are_not_used(world, tmp_path):
         ({"exclude_labels": "gone.txt"}, "gone.txt: cannot be read"),
         ({"protect": ("gone",)}, "gone: no such file, folder or named set"),
         ({"size": 0}, "--size 0: must be at least 1"),
+        ({"seed": -1}, "--seed -1: must be at least 0"),
+        ({"max_upscale": float("inf")}, "--max-upscale inf: must be a number of at least 1"),
         ({"out": Path("x.hdf")}, "--out x.hdf: must end in .h5"),
         ({"out": Path("x-evidence.h5")}, "--out x-evidence.h5: is how a shard or the evidence of another set is named"),
         ({"out": Path("x-00000-of-00001.h5")}, "is how a shard or the evidence of another set is named"),
@@ -303,6 +305,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(world, tmp_path, monkeypatch, 
         build(config(world, **{"out": tmp_path / "mini.h5", **changes}))
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_id_set_of_one_image_needs_test_images(world, tmp_path):
+    np.save(tmp_path / "one.npy", pictures(1, seed=3))
+    with pytest.raises(InputError, match=r"one\.npy: holds one image, and one must be held out; name a set of more"):
+        build(config(world, tmp_path / "mini.h5", id=str(tmp_path / "one.npy")))
+    assert [path.name for path in tmp_path.iterdir()] == ["one.npy"]
 
 
 def test_a_label_file_that_does_not_match_is_refused(world, tmp_path):

@@ -159,10 +159,17 @@ def test_counts(text, count):
     assert commands.parse_count(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "0", "-3", "1.0001k", "k", "3 bananas", "1e3"])
+@pytest.mark.parametrize("text", ["", "0", "-3", "1.0001k", "k", "3 bananas", "1e3", "9" * 400])
 def test_what_is_no_count(text):
     with pytest.raises(InputError, match="is not a count"):
         commands.parse_count(text)
+
+
+def test_what_is_no_number_of_bytes():
+    assert commands.parse_bytes("4GiB", "--max-bytes") == 4 * 2**30
+    for text in ("0.5B", "8", "GB", "9" * 400 + "B"):
+        with pytest.raises(InputError, match=r"--max-bytes .*: write a number above zero with its unit"):
+            commands.parse_bytes(text, "--max-bytes")
 
 
 def test_one_row_and_one_shard_are_counted_as_one():
