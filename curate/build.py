@@ -72,6 +72,7 @@ def _build(
     if work.resumed:
         notes.append("went on with the parts of an interrupted build")
     notes += [f"left out: {entry['why']}" for entry in inputs.corpus.missing]
+    notes += inputs.corpus.notes()
     notes += [inputs.corpus.excluded_rows.note()] if inputs.corpus.excluded_rows else []
     if config.resolved_id_recall() == 0 and config.id_recall is None:
         notes.append("the ID-class filter is off: thumbnails cannot tell classes; give --embedder checkpoint:PATH")

@@ -12,7 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from pictures import pictures, write_parquet
 
+from curate.exclusions import explain
 from curate.semantics import Exclusions, check_applicable, load_exclusions, match_labels, unmatched_entries
 from srood.errors import InputError
 
@@ -202,6 +204,12 @@ def test_tiny_imagenet_share(srood_data: Path, cifar10: Exclusions) -> None:
     assert set(by_hand) - {names[i][10:] for i in by_words} == set()
     counts = Counter(table["label"].to_pylist())
     assert 0.10 < sum(counts[i] for i in excluded) / table.num_rows < 0.16
+
+
+def test_labels_beyond_the_names_of_a_corpus_are_none(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "corpus.parquet", pictures(6, seed=1), [0, 1, 2, 2, 7, 0], ["tabby cat", "lamp"])
+    found = explain("cifar10", str(path))["corpus"]
+    assert (found["labels"], found["rows"], found["rows_without_label"], found["rows_excluded"]) == (2, 6, 3, 2)
 
 
 def test_user_lists(tmp_path: Path) -> None:
