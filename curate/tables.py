@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from curate import prose
+from curate.workspace import folder_of
 
 if TYPE_CHECKING:
     from curate.audit import Audit
@@ -58,7 +59,8 @@ def print_build(result: BuildResult) -> None:
             soft_wrap=True,
         )
     else:
-        console.print("dry run: nothing written", highlight=False)
+        kept = f"what was worked out is kept in {folder_of(result.out)} for the build"
+        console.print(f"dry run: no set was written; {kept}", highlight=False, soft_wrap=True)
 
 
 def rows_in_shards(manifest: Mapping[str, Any]) -> str:

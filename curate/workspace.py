@@ -28,7 +28,7 @@ class Workspace:
         Raises:
             InputError: something that is no workspace is in its place.
         """
-        self.folder = _folder(out)
+        self.folder = folder_of(out)
         self.recipe = recipe
         marker = self.folder / MARKER
         self.resumed = False
@@ -97,10 +97,11 @@ class Workspace:
 
 def was_putting_in_place(out: Path, recipe: str) -> bool:
     """Whether the set of this recipe was complete in its workspace, so that some of its files may be in place."""
-    return _recipe_in(_folder(out)) == recipe and (_folder(out) / out.name).exists()
+    return _recipe_in(folder_of(out)) == recipe and (folder_of(out) / out.name).exists()
 
 
-def _folder(out: Path) -> Path:
+def folder_of(out: Path) -> Path:
+    """Where the workspace of an output is."""
     return out.with_name(out.name + ".work")
 
 

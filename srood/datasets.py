@@ -113,6 +113,8 @@ def id_specs(name: str) -> tuple[str, str | None]:
             known = [n for n in manifests.names("datasets") if (i := dataset_info(n)) and i.id_splits]
             raise InputError(f"--id {name}: is not set up as an ID set; choose {' or '.join(known)}, or a folder")
         return f"{name}:{info.id_splits[0]}", f"{name}:{info.id_splits[1]}"
+    if not name:
+        raise InputError("--id: is empty; name a set, a file or a folder (. is the working folder)")
     root = Path(name)
     if root.is_file():
         return name, None
@@ -139,6 +141,8 @@ def resolve(spec: str, stream: bool = False, revision: str = "") -> ImageSource:
     Raises:
         InputError: the spec resolves nowhere; the message lists each place that was tried.
     """
+    if not spec:  # a path would take it for the working folder
+        raise InputError("an image spec is empty; name a set, a file or a folder (. is the working folder)")
     if spec.startswith("hf://"):
         return _resolve_hub(spec, stream)
     path = Path(spec)

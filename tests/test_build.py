@@ -178,6 +178,10 @@ def test_more_than_there_is(world, tmp_path):
     with pytest.raises(InputError, match=r"--size 5000: asked for 5,000 rows.*--strict-size"):
         build(config(world, tmp_path / "strict.h5", size=5_000, strict_size=True))
     assert not (tmp_path / "strict.h5").exists()
+    banded = {"sample": "hard:0.2-0.4", "strict_size": True}
+    words = r"add a --source, widen the band of --sample hard:0.2-0.4, which leaves out \d+, or leave out --strict-size"
+    with pytest.raises(InputError, match=rf"--size 800: .*; {words}$"):
+        build(config(world, tmp_path / "strict.h5", size=800, **banded))
 
 
 def test_dry_run_writes_nothing(world, tmp_path):
@@ -292,6 +296,8 @@ def test_parts_of_another_recipe_are_not_used(world, tmp_path):
         ({"exclude_labels": "gone.txt"}, "gone.txt: cannot be read"),
         ({"protect": ("gone",)}, "gone: no such file, folder or named set"),
         ({"size": 0}, "--size 0: must be at least 1"),
+        ({"source": ("",)}, "an image spec is empty; name a set, a file or a folder"),
+        ({"id": ""}, "--id: is empty; name a set, a file or a folder"),
         ({"seed": -1}, "--seed -1: must be at least 0"),
         ({"max_upscale": float("inf")}, "--max-upscale inf: must be a number of at least 1"),
         ({"out": Path("x.hdf")}, "--out x.hdf: must end in .h5"),
@@ -362,9 +368,20 @@ def test_batches_without_one_usable_row_change_nothing_else(world, tmp_path):
         np.testing.assert_array_equal(*values)
     for path in folder.glob("[01]*.png"):
         path.unlink()
-    with pytest.raises(InputError, match=r"no row is left to write \(of 16 rows: 16 not an image\)"):
+    with pytest.raises(InputError, match=r"no row is left to write \(of 16 rows: 16 not an image\); .* --source$"):
         build(replace(settings, out=tmp_path / "c" / "mini.h5"))
     assert not (tmp_path / "c" / "mini.h5").exists()
+
+
+def test_where_no_row_is_left_the_advice_is_what_would_help(world, tmp_path):
+    grey = np.full((16, 32, 32, 3), 99, np.uint8) + np.arange(16, dtype=np.uint8)[:, None, None, None]
+    write_parquet(tmp_path / "grey.parquet", grey, [row % 2 for row in range(16)], ["tabby cat", "car"])
+    write_parquet(tmp_path / "cats.parquet", [*grey[:4], *pictures(4, seed=8)], [0] * 8, ["tabby cat", "car"])
+    for name, options in (("grey", "--quality none"), ("cats", "--quality none, --exclude-labels")):
+        source = (str(tmp_path / f"{name}.parquet"),)
+        settings = config(world, tmp_path / "mini.h5", source=source, exclude_labels=str(world / "exclude.txt"))
+        with pytest.raises(InputError, match=rf"; name another --source, or weaken what drops them \({options}\)$"):
+            build(settings)
 
 
 def test_labels_that_no_class_can_have_are_none(world, tmp_path):

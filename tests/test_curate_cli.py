@@ -68,6 +68,12 @@ def test_build_prints_json_when_asked(world):
     assert not (world / "manifests").exists() or not list((world / "manifests").glob("*.h5"))
 
 
+def test_a_dry_run_says_where_its_work_is(world):
+    result = curate(world, "build", "--source", "corpus", "--id", "id", "--size", "9", "--dry-run", "--out", "dry/a.h5")
+    assert "dry run: no set was written; what was worked out is kept in dry/a.h5.work for the build" in result.stdout
+    assert [path.name for path in (world / "dry").iterdir()] == ["a.h5.work"]
+
+
 def test_inspect_prints_the_manifest(built, world):
     shown = curate(world, "inspect", "sets/mini.h5")
     assert shown.returncode == 0

@@ -220,6 +220,8 @@ def test_user_lists(tmp_path: Path) -> None:
         0: "excluded: n02123045 tabby",
         3: "excluded: school bus",
     }
+    (tmp_path / "of_windows.txt").write_text("lion\nsnail\n", encoding="utf-8-sig")
+    assert set(match_labels(labels, load_exclusions(tmp_path / "of_windows.txt"))) == {1, 2}
     listed = tmp_path / "mine.yaml"
     listed.write_text("- lion\n- snial\n")
     mine = load_exclusions(listed)

@@ -110,7 +110,7 @@ def test_numbers_count_from_one_in_tiny_images(folder, tmp_path, base, left_out)
 
 
 def test_numbers_count_from_zero_elsewhere(folder, tmp_path):
-    (tmp_path / "idxs.txt").write_text("0 39 7")
+    (tmp_path / "idxs.txt").write_text("0 39 7", encoding="utf-8-sig")  # as editors of Windows write it
     for spec, base in (("numbered.parquet", None), ("tiny_images.bin", 0)):
         corpus = open_corpus([str(folder / spec)], 9, None, tmp_path / "idxs.txt", base)
         assert corpus.excluded_rows.rows.tolist() == [0, 7, 39] and corpus.excluded_rows.base == 0
