@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from curate import leaks
-from curate.config import check_limits
+from curate.config import check_limits, check_seed
 from curate.copies import CopyThreshold
 from curate.dedup import group_pairs
 from curate.outputs import make_folder_of
@@ -128,16 +128,15 @@ def audit(
         raise InputError(f"--image-size {image_size}: must be at least 8")
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: must be at least 1")
+    check_seed(seed)
     check_limits(limits)
-    specs = [spec for spec in (a, b) if spec is not None]
-    for spec in specs:
-        datasets.resolve(spec)  # all of them, before any work starts
+    sources = [datasets.resolve(spec) for spec in (a, b) if spec is not None]
     with progress_bar("images", console) as progress:
         task = progress.add_task("decode", total=None, note="")
         loaded = []
-        for spec in specs:
-            progress.update(task, note=spec)
-            loaded.append(datasets.load_images(spec, image_size, workers, True, limits))
+        for source in sources:
+            progress.update(task, note=source.spec)
+            loaded.append(datasets.load_source(source, image_size, workers, True, limits))
             progress.advance(task, len(loaded[-1].images))
         progress.update(task, total=sum(len(images.images) for images in loaded), note="")
         first, second = loaded[0], loaded[-1]

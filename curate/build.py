@@ -72,6 +72,7 @@ def _build(
     if work.resumed:
         notes.append("went on with the parts of an interrupted build")
     notes += [f"left out: {entry['why']}" for entry in inputs.corpus.missing]
+    notes += inputs.corpus.notes()
     notes += [inputs.corpus.excluded_rows.note()] if inputs.corpus.excluded_rows else []
     if config.resolved_id_recall() == 0 and config.id_recall is None:
         notes.append("the ID-class filter is off: thumbnails cannot tell classes; give --embedder checkpoint:PATH")
@@ -121,12 +122,15 @@ def _build(
         short = f"asked for {config.size:,} rows, the corpus gives {len(chosen):,}"
         if config.strict_size:
             work.remove()
-            raise InputError(f"--size {config.size}: {short}; add a --source, or leave out --strict-size")
+            band = f"widen the band of --sample {config.sample}, which leaves out {len(sample.outside):,}, "
+            advice = f"add a --source, {band if len(sample.outside) else ''}or leave out --strict-size"
+            raise InputError(f"--size {config.size}: {short}; {advice}")
         notes.append(short)
     if not len(chosen):
         work.remove()
         why = f"no row is left to write (of {tally.table()[0]['seen']:,} rows: {tally.reasons()})"
-        raise InputError(f"{why}; name another --source, or weaken what drops them (--id-recall, --exclude-labels)")
+        weaker = f", or weaken what drops them ({', '.join(options)})" if (options := tally.weakened_by()) else ""
+        raise InputError(f"{why}; name another --source{weaker}")
 
     manifest = describe(config, inputs, reference, work, tally, columns, chosen) | {"sampling": sample.record}
     manifest["near_duplicates"] = {"index": found.index}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,16 @@ def check_workers(workers: int | None) -> None:
         raise InputError(f"--workers {workers}: must be at least 1")
 
 
+def check_seed(seed: int) -> None:
+    """Check a seed.
+
+    Raises:
+        InputError: it is negative, which NumPy's generators do not take.
+    """
+    if seed < 0:
+        raise InputError(f"--seed {seed}: must be at least 0")
+
+
 def check_limits(limits: Limits) -> None:
     """Check what one image may cost.
 
@@ -118,6 +129,7 @@ def check(config: BuildConfig) -> None:
     for name, value, least in (("size", config.size, 1), ("image-size", config.image_size, 8)):
         if value < least:
             raise InputError(f"--{name} {value}: must be at least {least}")
+    check_seed(config.seed)
     if not 0 <= config.resolved_id_recall() <= 1:
         raise InputError(f"--id-recall {config.id_recall}: must lie between 0 (off) and 1")
     sampling.parse(config.sample)
@@ -127,8 +139,8 @@ def check(config: BuildConfig) -> None:
     check_limits(config.limits)
     if config.quality not in quality.LEVELS:
         raise InputError(f"--quality {config.quality}: is unknown; choose one of {', '.join(quality.LEVELS)}")
-    if config.max_upscale is not None and not config.max_upscale >= 1:
-        raise InputError(f"--max-upscale {config.max_upscale}: must be at least 1")
+    if config.max_upscale is not None and not 1 <= config.max_upscale < math.inf:
+        raise InputError(f"--max-upscale {config.max_upscale}: must be a number of at least 1, or left out")
     if config.exclude_indices_base not in (None, 0, 1):
         raise InputError(f"--exclude-indices-base {config.exclude_indices_base}: must be 0 or 1")
     check_out(config.out)

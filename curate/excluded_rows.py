@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def read_excluded_rows(path: Path, base: int | None, sources: list[ImageSource])
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{OPTION} {path}: cannot be read ({error.strerror}); name a text file of integers") from error
-    words = content.split()
+    words = content.removeprefix(codecs.BOM_UTF8).split()
     digits = np.array([word.isdigit() and len(word) < 16 for word in words], bool)
     if not words or not digits.all():
         wrong = repr(words[int(np.argmin(digits))][:20].decode("ascii", "replace")) if words else "nothing"

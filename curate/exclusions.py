@@ -181,7 +181,8 @@ def _against(spec: str, exclusions: semantics.Exclusions) -> dict[str, Any]:
     semantics.check_applicable(corpus.class_names, exclusions, spec, require_match=False)
     counts: Counter[int] = Counter()
     for source, offset in zip(corpus.sources, corpus.label_offsets, strict=True):
-        counts.update({label + offset if label >= 0 else -1: rows for label, rows in label_rows(source).items()})
+        for label, rows in label_rows(source).items():
+            counts[label + offset if 0 <= label < len(source.class_names) else -1] += rows  # as `curate build` takes it
     excluded = semantics.match_labels(corpus.class_names, exclusions)
     entries = [{"label": corpus.class_names[i], "rows": counts[i], "why": why} for i, why in excluded.items()]
     doubtful = [{**entry, "excluded": True} for entry in entries if str(entry["why"]).endswith(")")]

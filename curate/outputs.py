@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curate.workspace import was_putting_in_place
 from srood import outliers
 from srood.errors import InputError
 
@@ -29,6 +30,8 @@ def check_name(out: Path) -> None:
     """
     if out.suffix != ".h5":
         raise InputError(f"--out {out}: must end in .h5")
+    if not outliers.is_manifest_name(out.name):
+        raise InputError(f"--out {out}: is how a shard or the evidence of another set is named; choose another name")
     if out.is_dir():
         raise InputError(f"--out {out}: is a folder; name a file in it")
 
@@ -58,8 +61,14 @@ def make_folder_of(path: Path, option: str) -> None:
 
 
 def existing(out: Path, recipe: str, overwrite: bool) -> dict[str, Any] | None:
-    """The manifest at the output where it is the set of this recipe; an error where it is another one."""
+    """The manifest at the output where it is the set of this recipe.
+
+    Raises:
+        InputError: another set is there, or files of one whose manifest is not, and `overwrite` is False.
+    """
     if not out.exists():
+        if not overwrite and not was_putting_in_place(out, recipe):
+            check_beside(out)
         return None
     try:
         manifest = outliers.read_manifest(out)
@@ -71,3 +80,14 @@ def existing(out: Path, recipe: str, overwrite: bool) -> dict[str, Any] | None:
     if overwrite:
         return None
     raise InputError(f"--out {out}: exists with other content; give --overwrite or another --out")
+
+
+def check_beside(out: Path) -> None:
+    """Check that a set would take no file's place: the manifest of another may have been renamed, or be elsewhere.
+
+    Raises:
+        InputError: there is a file of the name of its evidence or one of its shards.
+    """
+    if there := outliers.files_beside(out):
+        why = f"{there[0]} is in the way, a file of another set"
+        raise InputError(f"--out {out}: {why}; give --overwrite to replace it, or another --out")

@@ -10,7 +10,7 @@ from typing import Any
 
 from curate import quality
 from curate.config import BuildConfig
-from srood.named_sets import dataset_info
+from srood.named_sets import recorded_info
 
 
 def headlines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -23,7 +23,8 @@ def headlines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     if certificate.get("protected"):
         leaks = sum(sum(entry["dropped"].values()) for entry in stages if entry["stage"] == "leaks")
         lines.append((f"{leaks:,}", "leaks dropped"))
-        left, threshold = certificate.get("largest_similarity_left"), certificate["threshold"]["similarity"]
+        left = certificate.get("largest_similarity_left")
+        threshold = (certificate.get("threshold") or {}).get("similarity")
         most = "at most " if manifest.get("derived") else ""
         lines.append((most + _number(left), f"largest leak similarity left; copies begin at {_number(threshold)}"))
     elif manifest.get("derived"):
@@ -58,6 +59,16 @@ def stages(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
     return found
 
 
+def name_of(entry: Mapping[str, Any]) -> str:
+    """The name of a set that a manifest records."""
+    return str(entry.get("name") or "unknown")
+
+
+def rows_of(entry: Mapping[str, Any]) -> str:
+    """The number of its rows."""
+    return f"{entry['rows']:,}" if "rows" in entry else "unknown"
+
+
 def certificate(manifest: Mapping[str, Any]) -> list[str]:
     """The leak certificate, a paragraph each."""
     found = manifest.get("leak_certificate") or {}
@@ -68,9 +79,9 @@ def certificate(manifest: Mapping[str, Any]) -> list[str]:
                 "can be made."
             ]
         return ["This set was built with nothing protected: no statement about leaks can be made."]
-    threshold, left = found["threshold"], found.get("largest_similarity_left")
+    threshold, left = found.get("threshold") or {}, found.get("largest_similarity_left")
     stage = next((entry for entry in manifest.get("stages", []) if entry["stage"] == "leaks"), None)
-    sets = _listed([f"{entry['name']} ({entry['rows']:,} images)" for entry in found["protected"]])
+    sets = _listed([f"{name_of(entry)} ({rows_of(entry)} images)" for entry in found["protected"]])
     lines = []
     if stage:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(stage["dropped"].items()))
@@ -86,7 +97,7 @@ def certificate(manifest: Mapping[str, Any]) -> list[str]:
         most = "at most " if manifest.get("derived") else ""
         lines.append(
             f"None of the {manifest['rows']:,} rows kept is a copy by this check: the largest similarity left is {most}"
-            f"{_number(left)}, and two images count as the same picture from {_number(threshold['similarity'])}."
+            f"{_number(left)}, and two images count as the same picture from {_number(threshold.get('similarity'))}."
         )
     recall = threshold.get("recall") or {}
     if recall:
@@ -235,6 +246,9 @@ def _build_command(manifest: Mapping[str, Any], name: str) -> tuple[str, list[st
                     words += ["--" + key.replace("_", "-"), shlex.quote(str(item))]
     if license := _given_license(manifest):
         words += ["--source-license", shlex.quote(license)]
+    for source in manifest.get("sources") or []:
+        if left_out := source.get("excluded_rows"):  # of one source at the most
+            words += ["--exclude-indices-base", str(left_out["counted_from"])]
     words += ["--out", shlex.quote(name)]
     if other:
         notes.append(f"Settings that only the Python interface, curate.config.BuildConfig, takes: {', '.join(other)}.")
@@ -246,8 +260,8 @@ def _build_command(manifest: Mapping[str, Any], name: str) -> tuple[str, list[st
 def _given_license(manifest: Mapping[str, Any]) -> str | None:
     """The licence of --source-license: of sources whose own is known nowhere, all got the same."""
     for source in manifest.get("sources") or []:
-        name, license = str(source["name"]), source.get("license") or "unknown"
-        known = dataset_info(name.partition(":")[0])
+        name, license = name_of(source), source.get("license") or "unknown"
+        known = recorded_info(source)
         if license != "unknown" and "/" not in name and (known is None or known.license == "unknown"):
             return str(license)
     return None

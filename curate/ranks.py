@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from curate.record import versions
 from curate.reference import Reference, prepare_reference
 from curate.sources import batch_counts, batch_place
 from curate.stream import measured_batches
-from curate.workspace import GO_ON, Workspace, read_arrays
+from curate.workspace import DAMAGED, GO_ON, Workspace, read_arrays
 from srood.errors import InputError
 from srood.files import sync_folder, writing
 from srood.locks import locked
@@ -153,7 +152,7 @@ def _rows(inputs: Inputs, batches: range, config: BuildConfig) -> int:
 def _done(work: Workspace, mine: range) -> int:
     """The first batch of a share that is not there yet."""
     number = mine.start
-    while number < mine.stop and (work.folder / f"{_file(number)}.npz").exists():
+    while number < mine.stop and work.read(_file(number)) is not None:
         number += 1
     return number
 
@@ -296,5 +295,5 @@ def _read(folder: Path, number: int | str, rank: int) -> dict[str, np.ndarray]:
     path = folder / f"{_file(number) if isinstance(number, int) else number}.npz"
     try:
         return read_arrays(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, *DAMAGED) as error:
         raise InputError(f"{path}: is missing or damaged; remove the folder and run rank {rank} again") from error

@@ -11,6 +11,14 @@ import numpy as np
 
 import srood
 
+_WEAKENED_BY = {  # the option, by the reason for which rows were dropped or by the stage
+    "blank": "--quality none",
+    "near-constant": "--quality none",
+    "enlarged too much": "--max-upscale",
+    "excluded labels": "--exclude-labels",
+    "ID-class neighbours": "--id-recall",
+}
+
 
 class Tally:
     """Rows that each stage saw, and how many it dropped for which reason. Tallies of batches add up."""
@@ -50,6 +58,12 @@ class Tally:
         for entry in self.stages.values():
             counts.update(entry["dropped"])
         return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(most))
+
+    def weakened_by(self) -> list[str]:
+        """The options that would let rows through which were dropped, in the order of the stages."""
+        dropped = [(reason, stage) for stage, entry in self.stages.items() for reason in entry["dropped"]]
+        options = [_WEAKENED_BY.get(reason, _WEAKENED_BY.get(stage, "")) for reason, stage in dropped]
+        return [option for option in dict.fromkeys(options) if option]
 
     def to_json(self) -> str:
         """As text, to be stored with a part."""

@@ -15,7 +15,10 @@ from curate.evidence import Batch
 from curate.inputs import Inputs
 from curate.workspace import Workspace
 from srood import datasets
+from srood.errors import InputError
 from srood.progress import progress_bar
+
+_Key = tuple[str, str]  # spec and fingerprint
 
 HELD_OUT = 0.1  # of the ID images, where there is no ID test set to calibrate on
 
@@ -73,17 +76,26 @@ def prepare_reference(
     """Decode and index the ID and protected sets, and calibrate both thresholds.
 
     Without `search` the protected images are there to be shown, but not indexed.
+
+    Raises:
+        InputError: a set cannot be decoded, or the ID set is of one image and there is none to calibrate on.
     """
-    sources = {source.spec: source for source in (inputs.id_train, inputs.id_test, *inputs.protected) if source}
+    sources = {_key(source): source for source in (inputs.id_train, inputs.id_test, *inputs.protected) if source}
     with progress_bar("images", console) as progress:
-        loaded: dict[str, datasets.Images] = {}
+        loaded: dict[_Key, datasets.Images] = {}
         task = progress.add_task("decode ID and protected sets", total=None, note="")
-        for spec in sources:
-            progress.update(task, note=spec)
-            loaded[spec] = datasets.load_images(spec, config.image_size, config.workers, True, config.limits)
-            progress.advance(task, len(loaded[spec].images))
+        for key, source in sources.items():
+            progress.update(task, note=source.spec)
+            loaded[key] = datasets.load_source(source, config.image_size, config.workers, True, config.limits)
+            progress.advance(task, len(loaded[key].images))
         progress.update(task, note="")
-        train = loaded[inputs.id_train.spec]
+        train = loaded[_key(inputs.id_train)]
+        if inputs.id_test is None and len(train.images) < 2:
+            work.remove()
+            raise InputError(
+                f"--id {inputs.id_train.spec}: holds one image, and one must be held out; name a set of more images, "
+                "or a folder with train/ and test/"
+            )
 
         rng = np.random.default_rng(np.random.SeedSequence([config.seed, 0xCA1]))
         task = progress.add_task("calibrate the copy threshold", total=None, note="")
@@ -94,7 +106,7 @@ def prepare_reference(
         stored = work.read("id")
         if stored is None:
             if inputs.id_test is not None:
-                held_out, rest, labels = loaded[inputs.id_test.spec].images, train.images, train.labels
+                held_out, rest, labels = loaded[_key(inputs.id_test)].images, train.images, train.labels
             else:
                 order = rng.permutation(len(train.images))
                 cut = max(1, int(HELD_OUT * len(order)))
@@ -115,16 +127,21 @@ def prepare_reference(
         keys: list[str] = []
         if inputs.protected:
             task = progress.add_task("index protected images", total=None, note="")
-            names = [source.spec for source in inputs.protected]
-            stacked = np.concatenate([loaded[spec].images for spec in dict.fromkeys(names)])
-            keys = [key for spec in dict.fromkeys(names) for key in loaded[spec].keys]
-            del train, loaded  # the index keeps the images itself
+            protected_sets = [loaded[key] for key in dict.fromkeys(_key(source) for source in inputs.protected)]
+            stacked = np.concatenate([decoded.images for decoded in protected_sets])
+            keys = [key for decoded in protected_sets for key in decoded.keys]
+            del train, loaded, protected_sets  # the index keeps the images itself
             protected = leaks.ProtectedIndex(stacked, copies) if search else None
             progress.update(task, completed=len(stacked))
     held_out_rows = idness.Measured(stored["held_vectors"], stored["held_similarity"], stored.get("held_energy"))
     classes = idness.IdClasses.fit(stored["vectors"], stored["labels"])
     recall = config.resolved_id_recall()
     return Reference(protected, copies, index, classes, recall, held_out_rows, tuple(keys), stacked)
+
+
+def _key(source: datasets.ImageSource) -> _Key:
+    """Names a set that is decoded once; a spec alone names what is at hand, which need not be what was found."""
+    return source.spec, source.fingerprint()
 
 
 def _embed_all(embedder: Embedder, array: np.ndarray, progress: Any, description: str) -> Embeddings:

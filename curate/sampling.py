@@ -1,8 +1,8 @@
 """Which of the surviving rows are kept, and in which order they are written.
 
 Every strategy gives an order of all rows that it may keep, and `size` rows of its beginning are kept. The order does
-not depend on `size`: sets of different sizes with the same seed are nested, and any prefix of a set is itself a sample
-of its kind.
+not depend on `size`: sets of different sizes with the same seed and rows are nested, and any prefix of a set is itself
+a sample of its kind.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def load_exclusions(path: str | Path) -> Exclusions:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a text file of excluded labels ({error})") from None
     content: Any

@@ -34,6 +34,19 @@ class Corpus:
         """Rows of all sets together."""
         return sum(source.num_rows() for source in self.sources)
 
+    def names_labels(self) -> bool:
+        """Whether a label without a name is none: its number would be taken for a label of another set."""
+        return bool(self.class_names) or len(self.sources) > 1
+
+    def notes(self) -> list[str]:
+        """For people: sets whose labels are bare numbers, and therefore none; a row of such sets is read."""
+        return [
+            f"{source.name}: its labels are numbers without names, so they are left out among several sets (-1); "
+            "Parquet files of one set in a folder are one --source"
+            for source in self.sources
+            if len(self.sources) > 1 and not source.class_names and _has_labels(source)
+        ]
+
     def describe(self) -> list[dict[str, Any]]:
         """What the manifest records of each set: rows, revision, licence, citation, fingerprint, and rows left out."""
         left_out = self.excluded_rows
@@ -82,7 +95,8 @@ def open_corpus(
         exclude_indices_base: 0 or 1, what these count from.
 
     Raises:
-        InputError: a spec resolves nowhere, none of a named source's sets can be found, or the list does not fit.
+        InputError: a spec resolves nowhere, none of a named source's sets can be found, two sets have one name, or the
+            list does not fit.
     """
     found: list[ImageSource] = []
     missing: list[dict[str, str]] = []
@@ -106,10 +120,24 @@ def open_corpus(
             reasons = " | ".join(entry["why"] for entry in missing)
             raise InputError(f"--source {spec}: none of its sets can be found. {reasons}")
         found += of_this
+    _check_names(specs, found)
     if license:
         found = [replace(source, license=license) if source.license == "unknown" else source for source in found]
     left_out = read_excluded_rows(exclude_indices, exclude_indices_base, found) if exclude_indices else None
     return one_after_another(specs, found, missing, unread, left_out)
+
+
+def _check_names(specs: Sequence[str], found: Sequence[ImageSource]) -> None:
+    """Two sets of one name would have rows of one key, and what a key names could not be told."""
+    names = [source.name for source in found]
+    if twice := next((name for number, name in enumerate(names) if name in names[:number]), None):
+        again = "name each once, and give files and folders names of their own"
+        raise InputError(f"--source {', '.join(specs)}: two sets are called {twice}; {again}")
+
+
+def _has_labels(source: ImageSource) -> bool:
+    first = next(source.rows(), None)
+    return first is not None and first.label >= 0
 
 
 def one_after_another(
@@ -152,13 +180,13 @@ def raw_batches(
 ) -> Iterator[RawBatch]:
     """Batches of a fixed number of rows, never across two sets, from row `start` of set `source` on, in parts.
 
-    Rows that are to be left out stand in them without their data. A label that has no name is no label where other
-    sets' labels have names: the numbers would be taken for theirs. Of archives' members at most `max_bytes` are read.
+    Rows that are to be left out stand in them without their data. A label that has no name is no label where there are
+    other sets or names: the numbers would be taken for theirs. Of archives' members at most `max_bytes` are read.
     """
     left_out = corpus.excluded_rows
     for index in range(source, len(corpus.sources)):
         first = start
-        known = len(corpus.sources[index].class_names) if corpus.class_names else None
+        known = len(corpus.sources[index].class_names) if corpus.names_labels() else None
         for rows in datasets.batched(corpus.sources[index].rows(start, max_bytes), batch_rows):
             if left_out and left_out.source == index:
                 for row in left_out.among(start, len(rows)):

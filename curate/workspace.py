@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from srood.errors import InputError
 
 GO_ON = "free space; the same command then goes on from here"
+MARKER = "recipe.json"
+DAMAGED = (ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile)  # what reading such arrays raises
 PUT_BACK = "put it back; the same command then goes on from here"
 
 
@@ -25,16 +28,13 @@ class Workspace:
         Raises:
             InputError: something that is no workspace is in its place.
         """
-        self.folder = out.with_name(out.name + ".work")
+        self.folder = folder_of(out)
         self.recipe = recipe
-        marker = self.folder / "recipe.json"
+        marker = self.folder / MARKER
         self.resumed = False
         if os.path.lexists(self.folder):
             self._check_ours(marker)
-            try:
-                self.resumed = json.loads(marker.read_text())["recipe"] == self.recipe
-            except (OSError, ValueError, KeyError):
-                self.resumed = False
+            self.resumed = _recipe_in(self.folder) == self.recipe
             if not self.resumed:
                 shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -59,9 +59,13 @@ class Workspace:
         self._replace(f"{name}.npz", save)
 
     def read(self, name: str) -> dict[str, np.ndarray] | None:
-        """The arrays stored under a name, or None."""
+        """The arrays stored under a name, or None; a file that a crash has damaged is removed, to be made again."""
         path = self.folder / f"{name}.npz"
-        return read_arrays(path) if path.exists() else None
+        try:
+            return read_arrays(path) if path.exists() else None
+        except DAMAGED:
+            path.unlink()
+            return None
 
     def read_array(self, name: str, key: str) -> np.ndarray:
         """One of the arrays stored under a name."""
@@ -86,7 +90,26 @@ class Workspace:
     def _replace(self, name: str, save: Any) -> None:
         unfinished = _unfinished(self.folder / name)
         save(unfinished)
+        with open(unfinished, "rb+") as written:
+            os.fsync(written.fileno())  # else the name may be on the disk before the content is
         os.replace(unfinished, self.folder / name)
+
+
+def was_putting_in_place(out: Path, recipe: str) -> bool:
+    """Whether the set of this recipe was complete in its workspace, so that some of its files may be in place."""
+    return _recipe_in(folder_of(out)) == recipe and (folder_of(out) / out.name).exists()
+
+
+def folder_of(out: Path) -> Path:
+    """Where the workspace of an output is."""
+    return out.with_name(out.name + ".work")
+
+
+def _recipe_in(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / MARKER).read_text())["recipe"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _unfinished(path: Path) -> Path:

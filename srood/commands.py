@@ -14,6 +14,7 @@ from srood.files import explained
 
 CHECK_FAILED, BAD_INPUT = 1, 2
 
+_MOST = 1e15  # up to here a float tells whole numbers apart, and no corpus or disk is larger
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
@@ -25,7 +26,7 @@ def parse_count(text: str) -> int:
     """
     match = re.fullmatch(r"(\d[\d_,]*(?:\.\d+)?)\s*([kKmM]?)", text.strip())
     value = float(re.sub("[_,]", "", match[1])) * _UNITS[match[2].lower()] if match else 0.0
-    if not match or value != int(value) or value < 1:
+    if not match or not 1 <= value < _MOST or value != int(value):
         raise InputError(f"'{text}' is not a count; write 20000, 20k, 300k or 1M")
     return int(value)
 
@@ -42,13 +43,13 @@ def parse_bytes(text: str, option: str) -> int:
         InputError: it is not written like that, or is less than a byte; the message begins with the option.
     """
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+) ?(?:([KMGT])(i?))?B", text, flags=re.IGNORECASE)
-    count = 0
+    count = 0.0
     if match is not None:
         power = " KMGT".index((match[2] or " ").upper())
-        count = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
-    if count < 1:
+        count = float(match[1]) * (1024 if match[3] else 1000) ** power
+    if not 1 <= count < _MOST:
         raise InputError(f"{option} {text}: write a number above zero with its unit, like 8GB, 500MB or 4GiB")
-    return count
+    return int(count)
 
 
 def run(app: Callable[[], Any], ends_process: bool = False) -> None:

@@ -114,6 +114,8 @@ def id_specs(name: str) -> tuple[str, str | None]:
             known = [n for n in manifests.names("datasets") if (i := dataset_info(n)) and i.id_splits]
             raise InputError(f"--id {name}: is not set up as an ID set; choose {' or '.join(known)}, or a folder")
         return f"{name}:{info.id_splits[0]}", f"{name}:{info.id_splits[1]}"
+    if not name:
+        raise InputError("--id: is empty; name a set, a file or a folder (. is the working folder)")
     root = Path(name)
     if root.is_file():
         return name, None
@@ -140,6 +142,8 @@ def resolve(spec: str, stream: bool = False, revision: str = "") -> ImageSource:
     Raises:
         InputError: the spec resolves nowhere; the message lists each place that was tried.
     """
+    if not spec:  # a path would take it for the working folder
+        raise InputError("an image spec is empty; name a set, a file or a folder (. is the working folder)")
     if spec.startswith("hf://"):
         return _resolve_hub(spec, stream)
     path = Path(spec)
@@ -234,19 +238,33 @@ def load_images(
     reduced: bool = False,
     limits: images.Limits = images.DEFAULT_LIMITS,
 ) -> Images:
-    """Read and decode a whole set into memory.
+    """Resolve an image spec (see the module), and read and decode the whole set into memory, as `load_source` does.
+
+    Raises:
+        InputError: the spec resolves nowhere, or no image of it can be decoded.
+    """
+    return load_source(resolve(spec), image_size, workers, reduced, limits)
+
+
+def load_source(
+    source: ImageSource,
+    image_size: int | None = 32,
+    workers: int | None = None,
+    reduced: bool = False,
+    limits: images.Limits = images.DEFAULT_LIMITS,
+) -> Images:
+    """Read and decode a whole set, found already, into memory.
 
     Args:
-        spec: an image spec (see the module).
+        source: a resolved spec.
         image_size: side of the images; None keeps their own size, which must then be one and square.
         workers: decoding threads; by default one per processor.
         reduced: do not decode large JPEGs in full (`srood.images.REDUCED`).
         limits: beyond which images are left out.
 
     Raises:
-        InputError: the spec resolves nowhere, or no image of it can be decoded.
+        InputError: no image of it can be decoded.
     """
-    source = resolve(spec)
     size = image_size or _native_size(source)
     arrays, labels, skipped = [], [], dict[str, int]()
     numbers: list[np.ndarray] = []
@@ -267,7 +285,7 @@ def load_images(
                 if reason is not None:
                     skipped[reason] = skipped.get(reason, 0) + 1
     if not labels:
-        raise InputError(f"{spec}: none of its images can be decoded ({skipped or 'it is empty'})")
+        raise InputError(f"{source.spec}: none of its images can be decoded ({skipped or 'it is empty'})")
     stacked = np.concatenate(arrays)
     pa.default_memory_pool().release_unused()  # the encoded images, as many bytes again
     return Images(

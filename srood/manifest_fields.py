@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _NUMBER = (int, float)
@@ -36,6 +36,17 @@ FIELDS: Mapping[Any, Any] = {
     "versions": {str: str},
 }
 _NEEDED = {"stage", "seen", "dropped", "left", "file", "manifest", "parents", "operation"}  # where their entry is
+
+
+def lacking(document: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Of fields by dotted names, such as ``sources.name``, those that a manifest, or an entry of a list, lacks."""
+    return [name for name in names if not _has(document, name.split("."))]
+
+
+def _has(value: Any, path: list[str]) -> bool:
+    if isinstance(value, list):
+        return all(_has(entry, path) for entry in value)
+    return not path or (isinstance(value, Mapping) and path[0] in value and _has(value[path[0]], path[1:]))
 
 
 def problem(value: Any, expected: Any = FIELDS, where: str = "manifest") -> str:

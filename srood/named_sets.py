@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -61,3 +62,10 @@ def dataset_info(name: str) -> DatasetInfo | None:
         citation=str(entry.get("citation") or ""),
         homepage=str(entry.get("homepage") or ""),
     )
+
+
+def recorded_info(entry: Mapping[str, Any]) -> DatasetInfo | None:
+    """What is known of a source that a manifest records; None for a local file or folder, whatever it is called."""
+    if str(entry.get("origin") or "").startswith("a local "):
+        return None
+    return dataset_info(str(entry.get("name") or "").partition(":")[0])

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from srood import hub
 from srood.errors import InputError
-from srood.outliers import read_manifest
+from srood.outliers import is_manifest_name, read_manifest
 
 _ADDRESS = re.compile(
     r"hf://(?P<repo>[^/@:]+/[^/@:]+)"
@@ -23,7 +23,6 @@ _ADDRESS = re.compile(
     r"(?:/(?P<name>.+\.h5))?"
 )
 _ROWS = re.compile(r"data/train-\d{5}-of-\d{5}\.parquet")
-_NO_MANIFEST = re.compile(r"-\d{5}-of-\d{5}\.h5$|-evidence\.h5$")
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def _find(spec: str) -> _Found:
         raise InputError(f"{spec}: is not hf://owner/name[@revision][/mini.h5]")
     listing = hub.listing(match["repo"], match["revision"] or "main")
     address = f"hf://{listing.repo}@{listing.commit}"
-    manifests = [file for file in listing.files if file.name.endswith(".h5") and not _NO_MANIFEST.search(file.name)]
+    manifests = [file for file in listing.files if is_manifest_name(file.name)]
     chosen = _named(match["name"], listing.files, manifests) if match["name"] else manifests
     known = ", ".join(file.name for file in manifests[:6]) + (", ..." if len(manifests) > 6 else "")
     if not chosen:

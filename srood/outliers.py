@@ -7,9 +7,11 @@ written beside its final name, read back, and renamed into place with the manife
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from srood.outlier_checks import column_problems, evidence_problems, row_problem
 FORMAT = "srood-outliers"
 SCHEMA_VERSION = 1
 CHUNK_ROWS = 64
+_NO_MANIFEST = re.compile(r"-\d{5}-of-\d{5}\.h5$|-evidence\.h5$")
 
 
 def shard_name(manifest: Path, number: int, count: int) -> str:
@@ -49,6 +52,18 @@ def check_shard_names(path: Path, manifest: Mapping[str, Any]) -> None:
 def evidence_name(manifest: Path) -> str:
     """File name of a set's evidence."""
     return f"{manifest.stem}-evidence.h5"
+
+
+def is_manifest_name(name: str) -> bool:
+    """Whether a manifest may have this file name: not one that a shard or the evidence of another set could have."""
+    return name.endswith(".h5") and not _NO_MANIFEST.search(name)
+
+
+def files_beside(out: Path) -> list[Path]:
+    """The files that are there under the names of a manifest's shards and evidence; there need be no manifest."""
+    evidence = out.parent / evidence_name(out)
+    shards = out.parent.glob(f"{glob.escape(out.stem)}-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].h5")
+    return sorted(shards) + [evidence] * evidence.exists()
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
@@ -121,8 +136,7 @@ def put_in_place(finished: Path, out: Path, beside: Sequence[str]) -> None:
 def remove_set(out: Path) -> None:
     """Remove a manifest, its shards and its evidence; the manifest first, so that no half of a set can be opened."""
     out.unlink(missing_ok=True)
-    (out.parent / evidence_name(out)).unlink(missing_ok=True)
-    for path in out.parent.glob(f"{out.stem}-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].h5"):
+    for path in files_beside(out):
         path.unlink()
 
 
@@ -200,7 +214,13 @@ class OutlierSet:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, 3) of every image."""
+        """(H, W, 3) of every image.
+
+        Raises:
+            InputError: the manifest does not say it.
+        """
+        if manifest_fields.lacking(self.manifest, ["config.image_size"]):
+            raise InputError(f"{self.path}: its manifest has no config.image_size; build the set with `curate build`")
         size = int(self.manifest["config"]["image_size"])
         return (size, size, 3)
 

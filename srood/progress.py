@@ -28,12 +28,12 @@ def progress_bar(unit: str = "images", console: Console | None = None) -> Iterat
     """A rich progress display on standard error."""
     console = console or Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # names of files may have square brackets
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         RateColumn(unit),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     progress = Progress(*columns, console=console, disable=not console.is_terminal)
     with (

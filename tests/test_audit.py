@@ -250,7 +250,11 @@ def test_bad_input_is_one_line(world: Path, arguments: tuple[str, ...], words: s
 
 
 def test_options_are_checked(world: Path) -> None:
-    for changes, words in (({"image_size": 4}, "--image-size 4"), ({"workers": 0}, "--workers 0")):
+    for changes, words in (
+        ({"image_size": 4}, "--image-size 4"),
+        ({"workers": 0}, "--workers 0"),
+        ({"seed": -1}, "--seed -1"),
+    ):
         with pytest.raises(InputError, match=words):
             audit(str(world / "a.parquet"), **changes)  # type: ignore[arg-type]
 

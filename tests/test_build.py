@@ -145,6 +145,31 @@ def test_overwriting_leaves_no_stale_shard(world, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mini-00000-of-00001.h5", "mini-evidence.h5", "mini.h5"]
 
 
+def test_files_of_a_set_whose_manifest_was_renamed_stay(built, world, tmp_path):
+    folder = Path(shutil.copytree(built.out.parent, tmp_path / "sets"))
+    (folder / "mini.h5").rename(folder / "old.h5")
+    before, again = files(folder), config(world, folder / "mini.h5", exclude_labels=str(world / "exclude.txt"))
+    with pytest.raises(InputError, match=r"mini\.h5: .*mini-00000-of-00003\.h5 is in the way.*; give --overwrite"):
+        build(again)
+    assert files(folder) == before and outliers.verify(folder / "old.h5") == []
+    for number in range(3):
+        (folder / f"mini-0000{number}-of-00003.h5").unlink()
+    with pytest.raises(InputError, match=r"mini-evidence\.h5 is in the way"):
+        build(again)
+    assert set(files(folder)) == {"old.h5", "mini-evidence.h5"}
+
+
+def test_a_build_that_was_stopped_before_its_last_rename_goes_on(built, world, tmp_path):
+    """Shards and evidence are in place then, and the finished manifest in the workspace."""
+    again = config(world, tmp_path / "mini.h5", exclude_labels=str(world / "exclude.txt"))
+    build(replace(again, dry_run=True))  # leaves the workspace
+    for path in built.out.parent.iterdir():
+        place = tmp_path / "mini.h5.work" if path == built.out else tmp_path
+        shutil.copy(path, place)
+    assert "went on with the parts of an interrupted build" in build(again).notes
+    assert files(tmp_path) == files(built.out.parent)
+
+
 def test_more_than_there_is(world, tmp_path):
     result = build(config(world, tmp_path / "all.h5", size=5_000))
     assert result.manifest["requested_rows"] == 5_000
@@ -153,6 +178,10 @@ def test_more_than_there_is(world, tmp_path):
     with pytest.raises(InputError, match=r"--size 5000: asked for 5,000 rows.*--strict-size"):
         build(config(world, tmp_path / "strict.h5", size=5_000, strict_size=True))
     assert not (tmp_path / "strict.h5").exists()
+    banded = {"sample": "hard:0.2-0.4", "strict_size": True}
+    words = r"add a --source, widen the band of --sample hard:0.2-0.4, which leaves out \d+, or leave out --strict-size"
+    with pytest.raises(InputError, match=rf"--size 800: .*; {words}$"):
+        build(config(world, tmp_path / "strict.h5", size=800, **banded))
 
 
 def test_dry_run_writes_nothing(world, tmp_path):
@@ -232,6 +261,23 @@ def test_killed_and_run_again_gives_the_same_bytes(built, world, tmp_path, kill_
     assert files(out.parent) == files(built.out.parent)
 
 
+def test_a_damaged_part_is_made_again(built, world, tmp_path):
+    again = config(world, tmp_path / "mini.h5", exclude_labels=str(world / "exclude.txt"))
+    work = tmp_path / "mini.h5.work"
+    build(replace(again, dry_run=True))  # leaves every part
+    parts = {path.name: path.read_bytes() for path in work.glob("*.npz")}
+    assert len(parts) == 16  # of the ID set, and of 900 rows 15 batches of 64
+    for name, kept in (("id", 0.9), ("part-000000", 0.5), ("part-000007", 0), ("part-000014", 0.1)):
+        content = parts[f"{name}.npz"]
+        (work / f"{name}.npz").write_bytes(content[: int(kept * len(content))])
+    content = parts["part-000003.npz"]  # one that the disk has as zeros, and one of which a block is missing
+    (work / "part-000003.npz").write_bytes(bytes(len(content)))
+    content, middle = parts["part-000005.npz"], len(parts["part-000005.npz"]) // 2
+    (work / "part-000005.npz").write_bytes(content[:middle] + bytes(64) + content[middle + 64 :])
+    assert "went on with the parts of an interrupted build" in build(again).notes
+    assert files(tmp_path) == files(built.out.parent)
+
+
 def test_parts_of_another_recipe_are_not_used(world, tmp_path):
     first = config(world, tmp_path / "mini.h5", dry_run=True)
     build(first)
@@ -250,7 +296,13 @@ def test_parts_of_another_recipe_are_not_used(world, tmp_path):
         ({"exclude_labels": "gone.txt"}, "gone.txt: cannot be read"),
         ({"protect": ("gone",)}, "gone: no such file, folder or named set"),
         ({"size": 0}, "--size 0: must be at least 1"),
+        ({"source": ("",)}, "an image spec is empty; name a set, a file or a folder"),
+        ({"id": ""}, "--id: is empty; name a set, a file or a folder"),
+        ({"seed": -1}, "--seed -1: must be at least 0"),
+        ({"max_upscale": float("inf")}, "--max-upscale inf: must be a number of at least 1"),
         ({"out": Path("x.hdf")}, "--out x.hdf: must end in .h5"),
+        ({"out": Path("x-evidence.h5")}, "--out x-evidence.h5: is how a shard or the evidence of another set is named"),
+        ({"out": Path("x-00000-of-00001.h5")}, "is how a shard or the evidence of another set is named"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(world, tmp_path, monkeypatch, changes, words):
@@ -259,6 +311,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(world, tmp_path, monkeypatch, 
         build(config(world, **{"out": tmp_path / "mini.h5", **changes}))
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_id_set_of_one_image_needs_test_images(world, tmp_path):
+    np.save(tmp_path / "one.npy", pictures(1, seed=3))
+    with pytest.raises(InputError, match=r"one\.npy: holds one image, and one must be held out; name a set of more"):
+        build(config(world, tmp_path / "mini.h5", id=str(tmp_path / "one.npy")))
+    assert [path.name for path in tmp_path.iterdir()] == ["one.npy"]
 
 
 def test_a_label_file_that_does_not_match_is_refused(world, tmp_path):
@@ -309,9 +368,20 @@ def test_batches_without_one_usable_row_change_nothing_else(world, tmp_path):
         np.testing.assert_array_equal(*values)
     for path in folder.glob("[01]*.png"):
         path.unlink()
-    with pytest.raises(InputError, match=r"no row is left to write \(of 16 rows: 16 not an image\)"):
+    with pytest.raises(InputError, match=r"no row is left to write \(of 16 rows: 16 not an image\); .* --source$"):
         build(replace(settings, out=tmp_path / "c" / "mini.h5"))
     assert not (tmp_path / "c" / "mini.h5").exists()
+
+
+def test_where_no_row_is_left_the_advice_is_what_would_help(world, tmp_path):
+    grey = np.full((16, 32, 32, 3), 99, np.uint8) + np.arange(16, dtype=np.uint8)[:, None, None, None]
+    write_parquet(tmp_path / "grey.parquet", grey, [row % 2 for row in range(16)], ["tabby cat", "car"])
+    write_parquet(tmp_path / "cats.parquet", [*grey[:4], *pictures(4, seed=8)], [0] * 8, ["tabby cat", "car"])
+    for name, options in (("grey", "--quality none"), ("cats", "--quality none, --exclude-labels")):
+        source = (str(tmp_path / f"{name}.parquet"),)
+        settings = config(world, tmp_path / "mini.h5", source=source, exclude_labels=str(world / "exclude.txt"))
+        with pytest.raises(InputError, match=rf"; name another --source, or weaken what drops them \({options}\)$"):
+            build(settings)
 
 
 def test_labels_that_no_class_can_have_are_none(world, tmp_path):

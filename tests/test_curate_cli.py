@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from pictures import encode, pictures, write_parquet
 from PIL import Image
+from rich.console import Console
 
 from curate.tables import rows_in_shards
 from srood import commands
 from srood.commands import without_password
 from srood.errors import InputError
+from srood.progress import progress_bar
 
 
 def curate(cwd, *arguments, **environment):
@@ -64,6 +66,12 @@ def test_build_prints_json_when_asked(world):
     assert document["written"] is False
     assert document["manifest"]["stages"][-1]["left"] == 9
     assert not (world / "manifests").exists() or not list((world / "manifests").glob("*.h5"))
+
+
+def test_a_dry_run_says_where_its_work_is(world):
+    result = curate(world, "build", "--source", "corpus", "--id", "id", "--size", "9", "--dry-run", "--out", "dry/a.h5")
+    assert "dry run: no set was written; what was worked out is kept in dry/a.h5.work for the build" in result.stdout
+    assert [path.name for path in (world / "dry").iterdir()] == ["a.h5.work"]
 
 
 def test_inspect_prints_the_manifest(built, world):
@@ -157,10 +165,17 @@ def test_counts(text, count):
     assert commands.parse_count(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "0", "-3", "1.0001k", "k", "3 bananas", "1e3"])
+@pytest.mark.parametrize("text", ["", "0", "-3", "1.0001k", "k", "3 bananas", "1e3", "9" * 400])
 def test_what_is_no_count(text):
     with pytest.raises(InputError, match="is not a count"):
         commands.parse_count(text)
+
+
+def test_what_is_no_number_of_bytes():
+    assert commands.parse_bytes("4GiB", "--max-bytes") == 4 * 2**30
+    for text in ("0.5B", "8", "GB", "9" * 400 + "B"):
+        with pytest.raises(InputError, match=r"--max-bytes .*: write a number above zero with its unit"):
+            commands.parse_bytes(text, "--max-bytes")
 
 
 def test_one_row_and_one_shard_are_counted_as_one():
@@ -174,3 +189,37 @@ def test_passwords_in_addresses_are_not_repeated(curate, tmp_path):
         code, out, err = curate("build", "--source", spec, "--id", ident, "--out", tmp_path / "mini.h5")
         assert code == 2 and "jane" not in out + err and "...@example.org/a" in err
     assert without_password("hf://owner/name@main: no") == "hf://owner/name@main: no"
+
+
+def test_square_brackets_in_names_are_printed(curate, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = pictures(12, seed=5)
+    (tmp_path / "x [" / "red]").mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / "x [" / "red]" / f"{name}[b].png").write_bytes(encode(images[0]))
+    names = ["tabby cat, [/b]", "[red]cup"]
+    write_parquet(tmp_path / "[u]corpus.parquet", images, [row % 2 for row in range(12)], names)
+    np.save("id.npy", pictures(12, seed=6))
+    shown = {}
+    for command in (
+        ("audit", "x ["),
+        ("build", "--source", "[u]corpus.parquet", "--id", "id.npy", "--size", "9", "--out", "mini[b].h5"),
+        ("build", "--source", "[u]corpus.parquet", "--id", "id.npy", "--size", "9", "--out", "other.h5", "--seed", "1"),
+        ("inspect", "mini[b].h5"),
+        ("diff", "mini[b].h5", "other.h5"),
+        ("exclusions", "cifar10", "--corpus", "[u]corpus.parquet"),
+    ):
+        code, shown[command[0]], err = curate(*command)
+        assert code in (0, 1), err
+    assert "x [/red]/a[b].png" in shown["audit"]
+    assert "[u]corpus.parquet" in shown["inspect"] and "mini[b]-00000-of-00001.h5" in shown["inspect"]
+    assert "mini[b].h5" in shown["diff"]
+    assert "tabby cat, [/b]" in shown["exclusions"]
+    assert "tinyimages-alt: " in curate("sources")[1]
+
+
+def test_square_brackets_in_names_are_shown_beside_a_bar():
+    shown = Console(file=io.StringIO(), force_terminal=True, width=200)
+    with progress_bar("images", shown) as progress:
+        progress.add_task("read x [/red]", total=2, note="[b]corpus [/i]")
+    assert "read x [/red]" in shown.file.getvalue() and "[b]corpus [/i]" in shown.file.getvalue()

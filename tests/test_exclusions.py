@@ -12,7 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from pictures import pictures, write_parquet
 
+from curate.exclusions import explain
 from curate.semantics import Exclusions, check_applicable, load_exclusions, match_labels, unmatched_entries
 from srood.errors import InputError
 
@@ -204,6 +206,12 @@ def test_tiny_imagenet_share(srood_data: Path, cifar10: Exclusions) -> None:
     assert 0.10 < sum(counts[i] for i in excluded) / table.num_rows < 0.16
 
 
+def test_labels_beyond_the_names_of_a_corpus_are_none(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "corpus.parquet", pictures(6, seed=1), [0, 1, 2, 2, 7, 0], ["tabby cat", "lamp"])
+    found = explain("cifar10", str(path))["corpus"]
+    assert (found["labels"], found["rows"], found["rows_without_label"], found["rows_excluded"]) == (2, 6, 3, 2)
+
+
 def test_user_lists(tmp_path: Path) -> None:
     labels = ["n02123045 tabby", "n02129165 lion", "snail", "School Bus"]
     plain = tmp_path / "mine.txt"
@@ -212,6 +220,8 @@ def test_user_lists(tmp_path: Path) -> None:
         0: "excluded: n02123045 tabby",
         3: "excluded: school bus",
     }
+    (tmp_path / "of_windows.txt").write_text("lion\nsnail\n", encoding="utf-8-sig")
+    assert set(match_labels(labels, load_exclusions(tmp_path / "of_windows.txt"))) == {1, 2}
     listed = tmp_path / "mine.yaml"
     listed.write_text("- lion\n- snial\n")
     mine = load_exclusions(listed)

@@ -66,6 +66,15 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
         assert one.read_bytes() == (second.parent / one.name).read_bytes()
 
 
+def test_a_name_is_no_pattern_for_the_files_of_other_sets(tmp_path):
+    others = [write(tmp_path, name) for name in ("m1.h5", "m2.h5")]
+    for _ in range(2):  # into an empty place, and over itself
+        path = write(tmp_path, "m[12].h5")
+        assert [outliers.verify(each) for each in (*others, path)] == [[], [], []]
+    outliers.remove_set(path)
+    assert len([file for file in tmp_path.iterdir() if file.is_file()]) == 6
+
+
 def test_moving_the_folder_keeps_the_set_whole(path, tmp_path):
     moved = tmp_path / "elsewhere"
     moved.mkdir()

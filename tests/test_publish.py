@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hub_server import HubServer
 from published_sets import LABELS, contents, download, hub_environment, make_built, python
+from small_sets import rewrite
 
 from curate.publishing.publish import PublishConfig, prepare, publish
 from srood import hub_upload
@@ -312,6 +313,14 @@ def test_what_cannot_be_published(writable_hub, made, monkeypatch, file, options
     with pytest.raises(InputError) as caught:
         publish(PublishConfig(Path(file), "owner/things", **options))
     assert expected in str(caught.value)
+    assert not writable_hub.requests
+
+
+def test_a_name_that_the_hub_would_not_show_as_a_set(writable_hub, built_set, tmp_path):
+    path = rewrite(built_set, tmp_path / "x-evidence.h5", lambda columns: columns)
+    assert verify(path) == []
+    with pytest.raises(InputError, match=r"x-evidence\.h5: is named as a shard or evidence is.*curate rebuild"):
+        publish(PublishConfig(path, "owner/things"))
     assert not writable_hub.requests
 
 

@@ -154,3 +154,10 @@ def test_no_file_of_another_set_is_replaced(hub, built_set, tmp_path):
     publish(PublishConfig(built_set, "owner/again"))
     with pytest.raises(InputError, match="mini-00000-of-00003.h5: exists with other content"):
         pull("owner/again", mine)
+    for name in ("mini-00000-of-00003.h5", "mini-00001-of-00003.h5", "mini-00002-of-00003.h5"):
+        (mine / name).unlink()
+    before = contents(mine)
+    assert "mini-evidence.h5" in before  # nor the evidence, which is not pulled
+    with pytest.raises(InputError, match="mini-evidence.h5: exists with other content"):
+        pull("owner/again", mine)
+    assert contents(mine) == before

@@ -117,6 +117,29 @@ def test_a_named_source_is_the_sets_that_were_read_then(hub, tmp_path, monkeypat
     assert files(tmp_path / "third") == files(out.parent)
 
 
+def test_the_images_compared_with_are_those_that_were_found(hub, tmp_path, monkeypatch):
+    """Other files under $SROOD_DATA do not take the place of the ID images and the protected ones of the Hub."""
+    ident, ood = pictures(100, seed=1), pictures(20, seed=3)
+    corpus = np.concatenate([pictures(60, seed=2), ident[:8], ood[:5]])  # 13 rows are copies of what is protected
+    write_parquet(tmp_path / "corpus.parquet", corpus, [i % 2 for i in range(73)], ["lamp", "chair"])
+    serve_named(hub, tmp_path / "cifar", "cifar10:train", ident[:70])
+    serve_named(hub, tmp_path / "cifar", "cifar10:test", ident[70:])
+    serve_named(hub, tmp_path / "textures", "textures:test", ood)
+    out = tmp_path / "set/mini.h5"
+    specs: dict[str, Any] = {"source": (str(tmp_path / "corpus.parquet"),), "protect": ("textures:test",)}
+    build(BuildConfig(**specs, size=70, id="cifar10", out=out, **SMALL))
+    keys = set(OutlierSet.open(out).read("key"))
+    assert not keys & {f"corpus.parquet#{row}".encode() for row in range(60, 73)} and len(keys) == 60
+
+    for name, seed in (("cifar10/train", 77), ("cifar10/test", 78), ("textures/test", 79)):
+        write_parquet(tmp_path / f"data/{name}.parquet", pictures(30, seed), [i % 2 for i in range(30)], ["a", "b"])
+    monkeypatch.setenv("SROOD_DATA", str(tmp_path / "data"))
+    result = rebuild(str(out), tmp_path / "again/mini.h5", look_in=[tmp_path])
+    assert all(entry.place.startswith("hf://") for entry in result.found if entry.role in ("ID set", "protected set"))
+    assert result.agreement.bytes_agree
+    assert files(tmp_path / "again") == files(out.parent)
+
+
 # ---- an index: the manifest and the rows without images -------------------------------------------------------------
 
 

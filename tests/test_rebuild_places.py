@@ -10,7 +10,7 @@ import pytest
 from rebuilt_sets import files, refusal, write_document
 
 from curate.deriving.select import SelectConfig, select
-from curate.rebuilding.rebuild import rebuild
+from curate.rebuilding.rebuild import MARKER, rebuild
 from srood.outliers import read_manifest, verify
 
 
@@ -49,6 +49,18 @@ def test_shards_of_the_set_itself_are_not_written_over(derived, tmp_path):
     message = refusal(renamed, out=derived, look_in=[tmp_path / "a"], overwrite=True)
     assert message.startswith(f"--out {derived}: is a set that it is made from ({renamed})")
     assert files(derived.parent) == before and not verify(renamed)
+
+
+def test_files_of_a_set_whose_manifest_was_renamed_stay(derived, tmp_path):
+    folder = Path(shutil.copytree(derived.parent, tmp_path / "e"))
+    (folder / "some.h5").rename(folder / "old.h5")
+    before = files(folder)
+    message = refusal(derived, out=folder / "some.h5", look_in=[tmp_path / "a"])
+    assert "some-00000-of-00001.h5 is in the way, a file of another set; give --overwrite" in message
+    assert files(folder) == before and not verify(folder / "old.h5")
+    (folder / "some.h5.parents").mkdir()
+    (folder / "some.h5.parents" / MARKER).touch()  # as one has it that was stopped before its last rename
+    assert rebuild(str(derived), folder / "some.h5", look_in=[tmp_path / "a"]).agreement.bytes_agree
 
 
 def test_what_cannot_be_written_is_said_before_any_parent_is_made(derived, recorded_world, tmp_path):

@@ -74,6 +74,13 @@ def test_a_limit_that_this_version_has_changed_is_refused(plain_set, recorded_wo
     assert "setting resampling: is " in message and "recorded 'nearest'" in message
 
 
+def test_a_manifest_with_a_source_without_a_name(plain_set, tmp_path):
+    document = read_manifest(plain_set)
+    del document["sources"][0]["name"]
+    index = write_document(tmp_path / "mini.h5", document)
+    assert "does not say how the set was made: it lacks sources.name" in refusal(index, out=tmp_path / "a.h5")
+
+
 def test_a_manifest_that_does_not_say_how(tmp_path):
     base = {"format": "srood-outliers", "schema_version": 1, "rows": 0, "shards": [], "config": {"image_size": 32}}
     index, out = write_document(tmp_path / "mini.h5", base), tmp_path / "a.h5"

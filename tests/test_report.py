@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,6 +213,21 @@ def test_the_printed_command_is_one_that_the_command_line_takes(built, world, tm
     CliRunner().invoke(cli.app, words)
     python_only = {"calibration_images": 20, "batch_rows": 64}
     assert replace(parsed["config"], **python_only).recorded() == manifest["config"]
+
+
+def test_the_printed_command_counts_the_rows_to_leave_out_from_where_they_were(recorded_set, monkeypatch):
+    """From 1 in a file whose rows are by default counted from 0."""
+    words = shlex.split(prose.command(outliers.read_manifest(recorded_set), "mini.h5")[0])[1:]
+    parsed = {}
+    monkeypatch.setattr("curate.build.build", lambda config, **_: parsed.setdefault("config", config) and exit(0))
+    CliRunner().invoke(cli.app, words)
+    assert (parsed["config"].exclude_indices, parsed["config"].exclude_indices_base) == (Path("rows.txt"), 1)
+
+
+def test_the_command_names_the_licence_of_a_folder_that_is_called_like_a_named_set(built):
+    source = {"name": "textures", "license": "cc0-1.0", "origin": "a local folder"}
+    command = shlex.split(prose.command({**outliers.read_manifest(built), "sources": [source]}, "x.h5")[0])
+    assert command[-4:] == ["--source-license", "cc0-1.0", "--out", "x.h5"]
 
 
 @pytest.mark.parametrize(

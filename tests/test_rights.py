@@ -67,6 +67,26 @@ def test_every_named_set_is_as_its_file_says():
             assert of(source(name, license))[0].allowed == "no"
 
 
+@pytest.mark.parametrize(
+    ("name", "license", "allowed"),
+    [
+        ("mnist", "unknown", "unknown"),
+        ("tiny-imagenet", "unknown", "unknown"),
+        ("tiny-imagenet", "cc0-1.0", "yes"),
+        ("tiny-imagenet", "ImageNet terms", "no"),
+        ("tiny_images.bin", "cc0-1.0", "no"),
+    ],
+)
+def test_a_local_file_or_folder_is_no_named_set_by_its_name(name, license, allowed):
+    for origin in ("a local folder", "a local file"):
+        (found,) = of(source(name, license, origin=origin))
+        assert (found.allowed, found.homepage, found.citation) == (allowed, "", "")
+    if name == "tiny-imagenet":
+        assert "whether it is Tiny ImageNet" in found.why
+    for origin in (f"$SROOD_DATA/{name}/corpus*.parquet", f"hf://owner/{name}@1234"):
+        assert of(source(f"{name}:corpus", license, origin=origin))[0].allowed == of(source(name, license))[0].allowed
+
+
 def test_what_may_not_be_passed_on_is_refused_whatever_anybody_confirms():
     sources = of(source(license="mit"), source("tiny-imagenet:corpus", "ImageNet terms"), source("x.zip"))
     for confirmed in (False, True):

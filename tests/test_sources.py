@@ -110,7 +110,7 @@ def test_numbers_count_from_one_in_tiny_images(folder, tmp_path, base, left_out)
 
 
 def test_numbers_count_from_zero_elsewhere(folder, tmp_path):
-    (tmp_path / "idxs.txt").write_text("0 39 7")
+    (tmp_path / "idxs.txt").write_text("0 39 7", encoding="utf-8-sig")  # as editors of Windows write it
     for spec, base in (("numbered.parquet", None), ("tiny_images.bin", 0)):
         corpus = open_corpus([str(folder / spec)], 9, None, tmp_path / "idxs.txt", base)
         assert corpus.excluded_rows.rows.tolist() == [0, 7, 39] and corpus.excluded_rows.base == 0
@@ -190,6 +190,33 @@ def test_bare_numbers_are_not_taken_for_the_names_of_another_set(folder):
     assert labels == [[0, 1], [-1] * 40]
     alone = open_corpus([str(folder / "numbered.parquet")], 9)
     assert [row.label for batch in raw_batches(alone, 100) for row in batch.rows] == [row % 9 for row in range(40)]
+
+
+def test_bare_numbers_of_two_sets_are_not_taken_for_the_same_labels(folder, tmp_path):
+    write_parquet(tmp_path / "other.parquet", pictures(30, seed=3), [8 - row % 9 for row in range(30)])
+    both = (str(folder / "numbered.parquet"), str(tmp_path / "other.parquet"))
+    corpus = open_corpus(both, 9)
+    assert {row.label for batch in raw_batches(corpus, 100) for row in batch.rows} == {-1}
+    result = build(settings(folder, tmp_path / "mini.h5", source=both))
+    assert set(outliers.OutlierSet.open(result.out).read("label")) == {-1}
+    told = [note for note in result.notes if "its labels are numbers without names" in note]
+    assert [note.partition(":")[0] for note in told] == ["numbered.parquet", "other.parquet"]
+    for files in (both, (str(folder / "named"), str(folder / "tiny_images.bin"))):  # nothing is lost of one, or none
+        assert open_corpus(files[:1], 9).notes() == []
+    assert open_corpus([str(folder / "named"), str(folder / "tiny_images.bin")], 9).notes() == []
+    (tmp_path / "one").mkdir()
+    for file in both:  # as the note says
+        shutil.copy(file, tmp_path / "one")
+    labels = [row.label for batch in raw_batches(open_corpus([str(tmp_path / "one")], 9), 100) for row in batch.rows]
+    assert labels == [row % 9 for row in range(40)] + [8 - row % 9 for row in range(30)]
+
+
+def test_two_sets_of_one_name_are_refused(folder, tmp_path):
+    shutil.copy(folder / "numbered.parquet", tmp_path / "numbered.parquet")
+    for other in (tmp_path, folder):  # another file, and the same one twice
+        specs = [str(folder / "numbered.parquet"), str(other / "numbered.parquet")]
+        with pytest.raises(InputError, match=r"^--source .*: two sets are called numbered\.parquet; name each once"):
+            open_corpus(specs, 9)
 
 
 def test_licence_of_local_files_is_unknown_or_as_stated(folder, srood_data, monkeypatch):

@@ -2,8 +2,10 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from rebuilt_sets import write_document
 from safetensors.torch import load_file
 
 from srood import json_documents, yaml_files
@@ -75,6 +78,56 @@ def test_a_field_of_another_type_is_named():
         "manifest.stages[0].dropped.x is str"
     )
     assert problem({"stages": [{"stage": "a"}]}) == "manifest.stages[0] has no seen"
+
+
+READ, USED = {"inspect", "report"}, {"select", "merge", "publish"}  # commands that get by with less, and the others
+
+
+@pytest.mark.parametrize(
+    ("field", "refuse"),
+    [
+        ("id_filter.id_ness", set()),
+        ("requested_rows", set()),
+        ("id_filter.recall", {"select", "merge"}),
+        ("id_filter.embedder", {"select", "merge"}),
+        ("sources", USED),
+        ("sources.0.name", USED),
+        ("sources.0.rows", set()),
+        ("config", USED),
+        ("config.image_size", USED),
+        ("contamination", {"select", "merge"}),
+        ("leak_certificate", {"select", "merge"}),
+        ("leak_certificate.protected.0.rows", {"select", "merge"}),
+        ("leak_certificate.threshold.similarity", {"select", "merge"}),
+        ("versions", USED),
+    ],
+)
+def test_a_manifest_that_lacks_a_field(small_sets, tmp_path, curate, field, refuse):
+    """Commands do without it, or name it in one line."""
+    path = Path(shutil.copytree(small_sets / "a", tmp_path / "sets")) / "mini.h5"
+    document = read_manifest(path)
+    document["id_filter"]["recall"] = 0.5  # as if there had been a filter, of which a line is printed
+    *above, last = (int(part) if part.isdecimal() else part for part in field.split("."))
+    holder = document
+    for part in above:
+        holder = holder[part]
+    del holder[last]
+    write_document(path, document)
+    out, other = tmp_path / "out", small_sets / "b" / "mini.h5"
+    arguments = {
+        "inspect": (path,),
+        "report": (path, "--out", out / "report.html"),
+        "select": (path, "--size", 5, "--out", out / "some.h5"),
+        "merge": (path, other, "--keep-near-duplicates", "--out", out / "all.h5"),
+        "publish": (path, "owner/name", "--rights-confirmed", "--dry-run", out / "dry"),
+    }
+    out.mkdir()
+    for command in READ | USED:
+        code, _, err = curate(command, *arguments[command])
+        assert code == (2 if command in refuse else 0), (command, err)
+        if code:
+            missing = ".".join(part for part in field.split(".") if part != "0")
+            assert err.startswith(f"error: {path}: its manifest has no {missing}") and err.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def say_summary(run: Path) -> None:
     for name, value in summary["last"].items():
         cells = [f"{100 * v:.2f} %" if name == "id_accuracy" else f"{v:.4f}" for v in (summary["first"][name], value)]
         table.add_row(name.replace("_", " "), *cells)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     console.print(table)
     took = (
         f"{summary['steps']:,} steps in {summary['seconds'] / 60:.1f} min, {summary['images_per_second']:,.0f} images/s"

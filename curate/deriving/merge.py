@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from curate import dedup
+from curate.config import check_seed
 from curate.copies import CopyThreshold
 from curate.deriving import joining
 from curate.deriving.parents import Parent, check_apart, gather_images, open_parent
@@ -54,8 +55,7 @@ def merge(config: MergeConfig, console: Console | None = None) -> BuildResult:
     """
     if len(config.files) < 2:
         raise InputError("merge: needs at least two sets; to copy one, copy its files")
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: must be at least 0")
+    check_seed(config.seed)
     check_out(config.out)
     # sorted by content: then nothing depends on the order in which sets were named
     parents = sorted(map(open_parent, config.files), key=lambda parent: parent.shard_hashes)

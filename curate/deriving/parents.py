@@ -13,14 +13,19 @@ import numpy as np
 from srood.errors import InputError
 from srood.files import reserve
 from srood.hdf5 import open_plain
+from srood.manifest_fields import lacking
 from srood.outlier_checks import REQUIRED
 from srood.outliers import OutlierSet
 
 BLOCK = 1024  # rows of images in memory at once
 COLUMNS = (*REQUIRED, "energy", "id_ness", "cluster")  # as `curate build` orders them
 NEEDED = (
-    *("config", "contamination", "excluded_labels", "id_filter", "label_names", "leak_certificate", "recipe"),
-    *("missing_sources", "sources", "stages", "unread_sources", "versions"),
+    *("config.image_size", "contamination", "excluded_labels", "id_filter.embedder", "id_filter.recall", "label_names"),
+    *("leak_certificate.largest_similarity_left", "leak_certificate.protected.name", "leak_certificate.protected.rows"),
+    *("missing_sources", "recipe", "sources.name", "stages", "unread_sources", "versions"),
+)
+NEEDED_OF_BUILDS = (  # that it comes from
+    *("config", "leak_certificate.protected.fingerprint", "leak_certificate.threshold.similarity"),
 )
 
 
@@ -80,7 +85,8 @@ def open_parent(file: Path) -> Parent:
         InputError: it is no outlier set, was altered, holds no rows, or its manifest lacks what is to be passed on.
     """
     opened = OutlierSet.open(file)
-    missing = [name for name in NEEDED if name not in opened.manifest]
+    missing = lacking(opened.manifest, NEEDED)
+    missing += [name for build in builds(opened.manifest) for name in lacking(build, NEEDED_OF_BUILDS)]
     if missing:
         raise InputError(f"{file}: its manifest has no {', '.join(missing)}; build the set with `curate build`")
     if not opened.num_rows:

@@ -27,7 +27,8 @@ from srood.errors import InputError
 from srood.files import check_folder, scratch_beside, write_text
 from srood.hashes import file_sha256
 from srood.hub_upload import Pushed, check_branch, check_repo_name, upload
-from srood.outliers import OutlierSet, check_shard_names, read_manifest, verify
+from srood.manifest_fields import lacking
+from srood.outliers import OutlierSet, check_shard_names, is_manifest_name, read_manifest, verify
 
 CARD, NOTES, CROISSANT, SHEET, MANIFEST = (
     "README.md",
@@ -36,6 +37,7 @@ CARD, NOTES, CROISSANT, SHEET, MANIFEST = (
     "contact-sheet.png",
     "manifest.json",
 )
+NEEDED = ("config.image_size", "recipe", "sources.name", "versions.srood")  # of the manifest
 DATA, SHARDS = "data", "hdf5"
 SHEET_ROWS, SHEET_COLUMNS, SHEET_SIDE = 96, 12, 64  # pictures, pictures a line, pixels
 ROWS = re.compile(rf"{DATA}/train-\d{{5}}-of-\d{{5}}\.parquet")
@@ -133,6 +135,11 @@ def prepare(config: PublishConfig, folder: Path, link: bool = False) -> dict[str
         raise InputError(f"{problems[0]}{more}; a set that does not verify is not published")
     opened = OutlierSet.open(config.file, check_hashes=False)
     check_shard_names(config.file, opened.manifest)
+    if not is_manifest_name(config.file.name):
+        again = f"make it again with `curate rebuild {config.file} --out NAME.h5` and publish that"
+        raise InputError(f"{config.file}: is named as a shard or evidence is, and would not be found; {again}")
+    if missing := lacking(opened.manifest, NEEDED):
+        raise InputError(f"{config.file}: its manifest has no {', '.join(missing)}; build the set with `curate build`")
     sources = rights(opened.manifest)
     if not config.index_only:
         try:

@@ -10,7 +10,7 @@ from srood.errors import InputError
 from srood.files import check_folder, scratch_beside, writing
 from srood.locks import locked
 from srood.outlier_sources import is_remote, local_manifest, pinned
-from srood.outliers import OutlierSet, check_shard_names, put_in_place, verify
+from srood.outliers import OutlierSet, check_shard_names, files_beside, put_in_place, verify
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _put(found: OutlierSet, cached: Path, address: str, target: Path, overwrite:
     if target.exists() and _is_same(target, found.fingerprint):
         return Pulled(target, address, found.num_rows, False)
     shards = [entry["file"] for entry in found.manifest["shards"]]
-    there = [path for path in (target, *(target.parent / name for name in shards)) if path.exists()]
+    there = [target] * target.exists() + files_beside(target)
     if there and not overwrite:
         raise InputError(f"--out {there[0]}: exists with other content; give --overwrite or another --out")
     with scratch_beside(target, "pull") as scratch:

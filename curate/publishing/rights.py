@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from srood.errors import InputError
 from srood.manifests import names
-from srood.named_sets import DatasetInfo, dataset_info
+from srood.named_sets import DatasetInfo, dataset_info, recorded_info
 
 Allowed = Literal["yes", "no", "unknown"]
 
@@ -88,7 +88,7 @@ def set_license(sources: Sequence[SourceRights]) -> str | list[str]:
 
 def _source(entry: Mapping[str, Any]) -> SourceRights:
     name, license = str(entry["name"]), str(entry.get("license") or "unknown")
-    known = _known(name)
+    known = _known(entry)
     allowed: Allowed
     if WITHDRAWN.search(name):
         allowed, why = "no", "80 Million Tiny Images was withdrawn; its makers asked that copies be deleted"
@@ -101,6 +101,8 @@ def _source(entry: Mapping[str, Any]) -> SourceRights:
         allowed, why = "no", f"licence: {license}"
     else:
         allowed, why = "unknown", f"licence: {license}"
+    if known is None and (same := dataset_info(name.partition(":")[0])) is not None:
+        why += f"; whether it is {same.title} (licence: {same.license}) is not known, for it was a local file or folder"
     return SourceRights(
         name=name,
         rows=int(entry.get("rows") or 0),
@@ -118,9 +120,10 @@ def _parts(license: str) -> list[str]:
     return [part.lower() for part in re.split(r"\s*[;,]\s*", license)]
 
 
-def _known(source: str) -> DatasetInfo | None:
+def _known(entry: Mapping[str, Any]) -> DatasetInfo | None:
     """The named set that a source is, by its name or by its repository on the Hub."""
-    if (known := dataset_info(source.partition(":")[0])) is not None:
+    if (known := recorded_info(entry)) is not None:
         return known
+    repo = str(entry["name"]).partition(":")[0]
     every = (dataset_info(name) for name in names("datasets"))
-    return next((info for info in every if info and info.hub_repo == source.partition(":")[0]), None)
+    return next((info for info in every if info and info.hub_repo == repo), None)

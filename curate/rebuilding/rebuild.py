@@ -19,7 +19,7 @@ from curate.build import build
 from curate.config import check_workers
 from curate.deriving.parents import check_leaves, shard_stems
 from curate.deriving.redo import redo
-from curate.outputs import check_name
+from curate.outputs import check_beside, check_name
 from curate.rebuilding.agreement import Agreement, Columns, columns_of_index, columns_of_set, compare
 from curate.rebuilding.recorded_inputs import Recorded, find_inputs, other_versions
 from curate.rebuilding.recorded_sets import Found, local_paths
@@ -234,6 +234,8 @@ def _derive(planned: Plan, out: Path, settings: Settings) -> Path:
             return out
         if not settings.overwrite:
             raise InputError(f"--out {out}: exists with other content; give --overwrite or another --out")
+    elif not settings.overwrite and not (out.with_name(out.name + ".parents") / MARKER).is_file():  # else ours
+        check_beside(out)
     scratch = _scratch(out.with_name(out.name + ".parents"))
     parents = []
     for number, parent in enumerate(planned.parents):  # in folders of their own: two may have one name

@@ -19,6 +19,7 @@ from srood import images
 from srood.datasets import ImageSource
 from srood.errors import InputError
 from srood.hashes import file_sha256
+from srood.manifest_fields import lacking
 
 
 @dataclass
@@ -92,6 +93,9 @@ def _settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
     config = manifest.get("config") or {}
     lacks = [name for name in ("source", "size", "id", "embedder") if name not in config]
     lacks += [name for name in ("sources", "id_filter", "leak_certificate") if not manifest.get(name)]
+    if not lacks:
+        of_id = ["id_filter.id_sets.name"] if "id_sets" in manifest["id_filter"] else []  # older sets have none
+        lacks = lacking(manifest, ["sources.name", "leak_certificate.protected.name", *of_id])
     if lacks:
         raise InputError(f"the manifest does not say how the set was made: it lacks {', '.join(lacks)}")
     known = {entry.name for entry in fields(BuildConfig)}
