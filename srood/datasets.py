@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from srood import hub, images, manifests, parquet
+from srood import hub, images, manifests, parquet, splits
 from srood.containers import Container, Row, open_container, parquet_file
 from srood.errors import InputError
 from srood.named_sets import DatasetInfo, dataset_info
@@ -171,7 +170,7 @@ def _resolve_named(spec: str, info: DatasetInfo, split: str, stream: bool, revis
     root = os.environ.get("SROOD_DATA")
     if root and not revision:
         pattern = f"{info.name}/{split}*.parquet"
-        local = tuple(parquet.ParquetPart(path=path) for path in _local_files(Path(root, info.name), split))
+        local = tuple(parquet.ParquetPart(path=path) for path in splits.local_files(Path(root, info.name), split))
         if local:
             container = parquet_file.open_parts(local, columns, info.class_names)
             return ImageSource(f"{info.name}:{split}", container, f"$SROOD_DATA/{pattern}", **common)
@@ -183,7 +182,7 @@ def _resolve_named(spec: str, info: DatasetInfo, split: str, stream: bool, revis
     else:
         try:
             found = hub.listing(info.hub_repo, revision or info.hub_revision)
-            remote = tuple(parquet.ParquetPart(remote=file) for file in hub.matching(found, info.splits[split]))
+            remote = tuple(parquet.ParquetPart(remote=file) for file in splits.matching(found, info.splits[split]))
             # also asks whether the files may be read
             container = parquet_file.open_parts(remote, columns, info.class_names, stream)
             origin = f"hf://{info.hub_repo}@{found.commit[:12]}"
@@ -200,23 +199,11 @@ def place(spec: str) -> str:
     if info is None:
         return "nowhere: no such named set"
     root = os.environ.get("SROOD_DATA")
-    if root and split and _local_files(Path(root, name), split):
+    if root and split and splits.local_files(Path(root, name), split):
         return f"$SROOD_DATA/{name}/{split}*.parquet"
     if info.hub_repo and split in info.splits:
         return f"hf://{info.hub_repo}@{info.hub_revision[:12]}/{info.splits[split]}"
     return f"not on the Hub; put {name}/SPLIT.parquet under $SROOD_DATA, or name a folder"
-
-
-def _local_files(folder: Path, split: str) -> list[Path]:
-    """``SPLIT.parquet`` or its numbered parts; ``test_corrupted.parquet`` is no part of ``test``."""
-    named = re.compile(rf"{re.escape(split)}([-_]?\d+(-of-\d+(-\w+)?)?)?\.parquet")
-    found = sorted(path for path in folder.glob(f"{split}*.parquet") if named.fullmatch(path.name))
-    whole = folder / f"{split}.parquet"
-    if whole in found and len(found) > 1:
-        raise InputError(
-            f"{folder}: holds {whole.name} and {found[found[0] == whole].name}, one split twice; remove one"
-        )
-    return found
 
 
 def _resolve_hub(spec: str, stream: bool) -> ImageSource:
@@ -225,7 +212,7 @@ def _resolve_hub(spec: str, stream: bool) -> ImageSource:
     if repo.count("/") != 1:
         raise InputError(f"{spec}: is not hf://owner/repo[@revision][:split]")
     found = hub.listing(repo, revision or "main")
-    parts = tuple(parquet.ParquetPart(remote=file) for file in hub.parquet_of(found, split))
+    parts = tuple(parquet.ParquetPart(remote=file) for file in splits.parquet_of(found, split))
     container = parquet_file.open_parts(parts, stream=stream)
     fixed = f"hf://{repo}@{found.commit}" + (f":{split}" if split else "")
     return ImageSource(fixed, container, fixed, license=found.license, revision=found.commit)

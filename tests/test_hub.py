@@ -15,7 +15,7 @@ import pytest
 from hub_server import HubServer, point_client_at
 from PIL import Image
 
-from srood import datasets, hub, hub_errors
+from srood import datasets, hub, hub_errors, splits
 from srood.errors import InputError
 
 COMMIT = "5a77092c28e51558c5586e9c5eb71a7e17a5e43f"
@@ -369,20 +369,20 @@ def listed(*names):
 def test_which_files_are_of_a_split(name, of_train):
     found = listed(name, "data.json")
     if of_train:
-        assert [file.name for file in hub.parquet_of(found, "train")] == [name]
+        assert [file.name for file in splits.parquet_of(found, "train")] == [name]
     else:
         with pytest.raises(InputError, match="no Parquet file matches"):
-            hub.parquet_of(found, "train")
+            splits.parquet_of(found, "train")
 
 
 def test_a_split_of_two_configurations_must_be_told_apart():
     found = listed("full/train-0.parquet", "full/test-0.parquet", "crop/train-0.parquet", "crop/train-1.parquet")
     with pytest.raises(InputError, match=r"hf://o/r@c:train: is in crop, full; name one, as in :crop/train"):
-        hub.parquet_of(found, "train")
-    assert [f.name for f in hub.parquet_of(found, "crop/train")] == ["crop/train-0.parquet", "crop/train-1.parquet"]
-    assert len(hub.parquet_of(found, "")) == 4
+        splits.parquet_of(found, "train")
+    assert [f.name for f in splits.parquet_of(found, "crop/train")] == ["crop/train-0.parquet", "crop/train-1.parquet"]
+    assert len(splits.parquet_of(found, "")) == 4
     nested = listed("data/train/train-0.parquet", "data/train/train-1.parquet")
-    assert len(hub.parquet_of(nested, "train")) == 2
+    assert len(splits.parquet_of(nested, "train")) == 2
 
 
 @pytest.mark.parametrize(
@@ -399,14 +399,14 @@ def test_a_split_of_two_configurations_must_be_told_apart():
     ],
 )
 def test_files_of_splits_with_longer_names_are_not_of_a_split(split, of_it, others):
-    assert [file.name for file in hub.parquet_of(listed(*of_it, *others), split)] == of_it
+    assert [file.name for file in splits.parquet_of(listed(*of_it, *others), split)] == of_it
 
 
 def test_a_split_of_the_top_folder_can_be_named():
     with pytest.raises(InputError, match=r":test: is in the top folder, a; name one, as in :a/test"):
-        hub.parquet_of(listed("test.parquet", "a/test.parquet"), "test")
+        splits.parquet_of(listed("test.parquet", "a/test.parquet"), "test")
     with pytest.raises(InputError, match=r":c/test: is in a/c, b/c; name one, as in :a/c/test"):
-        hub.parquet_of(listed("b/c/test.parquet", "a/c/test.parquet"), "c/test")
+        splits.parquet_of(listed("b/c/test.parquet", "a/c/test.parquet"), "c/test")
 
 
 def test_a_repository_without_parquet_names_the_hubs_conversion(server, tmp_path, folder):
