@@ -20,7 +20,7 @@ from srood.errors import InputError
 
 COMMIT = "5a77092c28e51558c5586e9c5eb71a7e17a5e43f"
 TOKEN = "hf_thisIsTheUsersSecretToken"
-QUICK = 4.0  # seconds: an error takes no longer, on a machine that does other things too
+QUICK = 10.0  # seconds, a third of what the patient retries take: an error takes no longer on a busy machine either
 
 
 def png(pixels: np.ndarray) -> bytes:
