@@ -15,6 +15,17 @@ from train import demo
 pytest.importorskip("skimage")
 
 
+def test_a_demo_from_end_to_end_with_fewer_epochs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "PRETRAIN_EPOCHS", 1)
+    monkeypatch.setattr(demo, "TUNE_EPOCHS", 1)
+    results = demo.demo(tmp_path / "demo", device="cpu")
+    assert list(results) == ["pretrained", "SR", "SROE"]
+    printed = capsys.readouterr().out
+    for result in results.values():
+        assert f"{100 * result['id_accuracy']:.2f}" in printed
+        assert [Path(name).stem for name in result["ood"]] == ["photographs", "textures", "print"]
+
+
 def test_the_folder_of_a_demo_may_be_the_working_one_or_a_link_but_no_file(tmp_path, monkeypatch):
     def seen(folder: Path, seed: int) -> None:
         assert [path.name for path in folder.iterdir()] == ["made-by-srood-demo"]

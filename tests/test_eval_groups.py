@@ -99,7 +99,9 @@ def test_a_group_of_which_nothing_can_be_read_is_an_error_before_any_pass(data, 
     with pytest.raises(InputError, match="--ood paper: none of its 6 sets can be had; .*cannot be read as Parquet"):
         evaluate(weights, ["paper"], device="cpu")
     pq.write_table(pa.table({"image": [b"no image"], "label": [0]}), data / "textures" / "test.parquet")
-    with pytest.raises(InputError, match="none of the sets can be read; textures:test: none of its images can be decoded"):
+    with pytest.raises(
+        InputError, match="none of the sets can be read; textures:test: none of its images can be decoded"
+    ):
         evaluate(weights, ["paper"], device="cpu")
 
 

@@ -63,10 +63,8 @@ def test_the_schedule_is_torchs_half_cosine():
 @pytest.mark.parametrize("workflow", ["sr", "sroe"])
 def test_steps_are_those_of_a_plain_rewriting(id_set, outliers, checkpoint, tmp_path, workflow):
     settings = {"id": str(id_set), "model": "resnet20", "checkpoint": checkpoint, "lr": 0.01, "max_steps": 3, **CPU}
-    settings |= {"batch_size": 16, "alpha": 0.1, "crop_padding": 2}
-    if workflow == "sroe":
-        settings |= {"outliers": outliers, "outlier_batch_size": 24, "beta": 0.7}
-    config = TuneConfig(**settings)
+    settings |= {"batch_size": 16, "outlier_batch_size": 24, "alpha": 0.1, "crop_padding": 2}
+    config = TuneConfig(**settings, **({"outliers": outliers, "beta": 0.7} if workflow == "sroe" else {}))
     got = load_file(tune(config, tmp_path / "run") / "model.safetensors")
 
     model, _ = load_model(checkpoint)

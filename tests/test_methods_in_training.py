@@ -115,11 +115,9 @@ def test_sparsity_on_all_counts_the_features_of_outliers(files, tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_logs_its_terms(files, tmp_path, method):
-    settings = {**SMALL, **files, "method": method, "max_steps": 2}
-    if not METHODS[method].outliers:
-        settings = {**settings, "outliers": (), "outlier_batch_size": 256}
+    given = files if METHODS[method].outliers else {**files, "outliers": ()}
     beta = 0.3 if "beta" in METHODS[method].options else None
-    run = tune(TuneConfig(**settings, beta=beta), tmp_path / "run")
+    run = tune(TuneConfig(**SMALL, **given, method=method, max_steps=2, beta=beta), tmp_path / "run")
     config = read_config(run)
     assert config.workflow == method and set(config.method_options) == set(METHODS[method].options)
     assert config.method_options.get("beta", 0.3) == 0.3
@@ -148,7 +146,6 @@ def test_outliers_and_methods_that_do_not_fit_are_refused(files, tmp_path):
         ({"method": "oe", "beta": 0.1, "method_options": {"beta": 1.0}}, r"--method-option beta: is given by"),
         ({"outliers": (), "batch_norm": "id"}, r"--batch-norm: there are no outliers that it could act on"),
         ({"outliers": (), "outlier_order": "stored"}, r"--outlier-order: there are no outliers"),
-        ({"outliers": ()}, r"--outlier-batch-size: there are no outliers"),
         ({"image_size": 32}, r"--image-size 32: .*start\.safetensors is of images of 16 pixels; leave it out"),
         ({"device": "cuda:1", "devices": 2}, r"--device cuda:1"),
         ({"outliers": f"{files['outliers']}:-1"}, r"the weight after the colon must be above zero"),
@@ -284,8 +281,8 @@ def test_the_protocol_of_the_papers_code_for_methods_without_its_terms(files, tm
     assert paper_protocol("sr") == {"crop_padding": 0}
     assert paper_protocol("sroe") == PAPER_PROTOCOL
     assert paper_protocol("oe") == {n: v for n, v in PAPER_PROTOCOL.items() if n != "sparsity_on"}
-    for method, given in (("oe", files), ("sr", {**files, "outliers": (), "outlier_batch_size": 256})):
-        tune(TuneConfig(**{**SMALL, **given}, method=method, max_steps=1, **paper_protocol(method)), tmp_path / method)
+    for method, given in (("oe", files), ("sr", {**files, "outliers": ()})):
+        tune(TuneConfig(**SMALL, **given, method=method, max_steps=1, **paper_protocol(method)), tmp_path / method)
 
 
 def test_a_last_batch_with_fewer_rows_than_parts(files, tmp_path):

@@ -169,6 +169,7 @@ def test_mistakes_give_one_line_and_leave_nothing(srood, here):
         (["--model", "alexnet"], ["alexnet", "resnet20, wrn-40-2"]),
         (["--device", "tpu9"], ["--device tpu9"]),
         (["--precision", "fp8"], ["--precision 'fp8'"]),
+        (["--outlier-batch-size", "8"], ["--outlier-batch-size", "there are no outliers; give --outliers"]),
         (["--lr", "-1"], ["--lr -1"]),
         (["--epochs", "0"], ["--epochs 0"]),
         (["--id", here / "nowhere"], ["nowhere", "neither a named set"]),

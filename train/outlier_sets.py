@@ -17,7 +17,7 @@ from train.plan import shares_of
 
 ONLY_WITH_OUTLIERS = (
     *("batch_norm", "epoch_ends_with", "outlier_crop_padding", "outlier_normalisation"),
-    *("outlier_order", "outlier_memory", "outlier_blocks", "outlier_batch_size"),
+    *("outlier_order", "outlier_memory", "outlier_blocks"),
 )
 
 

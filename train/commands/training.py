@@ -186,6 +186,8 @@ def train(
         from train.tune import tune
 
         settings = _settings(context, TuneConfig)
+        if "outlier_batch_size" in settings and "outliers" not in settings:  # in Python runs may share it
+            raise InputError("--outlier-batch-size: there are no outliers; give --outliers, or leave it out")
         if method_option:
             settings["method_options"] = dict(_named_value(text) for text in method_option)
         if protocol is Protocol.paper:
