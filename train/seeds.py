@@ -37,8 +37,6 @@ def run_seeds(config: AnyConfig, count: int, out: Path | None = None) -> Path:
         InputError: as `tune` and `pretrain`.
     """
     seeds = list(range(config.seed, config.seed + count))
-    for seed in seeds:  # what is wrong with one is found before the first trains
-        _config_of(seed, config.workflow, config.model_dump(mode="json", exclude_unset=True))
     folder = runs.choose_folder(config, out, f"seeds-{seeds[0]}-{seeds[-1]}", _all_finished)
     folder.mkdir(parents=True, exist_ok=True)
     # what was given only: a default may depend on what a run starts from
@@ -63,10 +61,12 @@ def continue_seeds(folder: Path, device: str | None = None) -> Path:
     """
     document = read_seeds(folder)
     values = dict(document["config"])
-    workflow = values.pop("workflow")
-    for seed, name in zip(document["seeds"], document["runs"], strict=True):
-        changes = {} if device is None else {"device": device}
-        run, config = folder / name, _config_of(seed, workflow, {**values, **changes})
+    kind = PretrainConfig if values.pop("workflow") == "pretrain" else TuneConfig
+    values |= {} if device is None else {"device": device}
+    # what is wrong with one is found before the first trains
+    configs = [make_config(kind, {**values, "seed": seed}) for seed in document["seeds"]]
+    for seed, name, config in zip(document["seeds"], document["runs"], configs, strict=True):
+        run = folder / name
         say(f"seed {seed} of {document['seeds'][0]} to {document['seeds'][-1]}")
         try:
             if run.is_dir() and any(run.iterdir()):
@@ -81,10 +81,6 @@ def continue_seeds(folder: Path, device: str | None = None) -> Path:
         except Stopped as stopped:
             raise Stopped(folder, stopped.step, stopped.number) from None
     return folder
-
-
-def _config_of(seed: int, workflow: str, values: dict[str, Any]) -> AnyConfig:
-    return make_config(PretrainConfig if workflow == "pretrain" else TuneConfig, {**values, "seed": seed})
 
 
 def is_group(folder: Path) -> bool:
