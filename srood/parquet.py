@@ -17,6 +17,7 @@ from srood import hub_errors
 from srood.errors import InputError
 from srood.hashes import file_sha256
 from srood.hub import HubFile
+from srood.labels import whole_label
 
 Columns = tuple[str | None, str | None]  # image, label; None to find it
 IMAGE_NAMES = ("image", "img", "png", "jpg", "webp", "picture")
@@ -112,7 +113,7 @@ def rows(
             continue
         with part.open_rows(stream) as file:
             image_column, label_column = find_columns(file.schema_arrow, columns, part)
-            _check_alike(parts[0], part, columns)
+            _check_alike(parts, part, file.schema_arrow, columns)
             groups: list[int] = []
             for group in range(file.num_row_groups):
                 in_group = file.metadata.row_group(group).num_rows
@@ -235,29 +236,18 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _check_alike(first: ParquetPart, part: ParquetPart, columns: Columns) -> None:
+def _check_alike(parts: Sequence[ParquetPart], part: ParquetPart, schema: pa.Schema, columns: Columns) -> None:
     """Labels of all files must be words, or numbers: the numbers of words come from all files together."""
-    kinds = []
-    for one in (first, part):
-        schema = one.footer[1]
-        label = find_columns(schema, columns, one)[1]
-        kinds.append(None if label is None else schema.field(label).type)
-    ours, theirs = kinds
+    if part is parts[0]:
+        return
+    theirs, ours = _label_type(schema, columns, part), _label_type(parts[0].footer[1], columns, parts[0])
     if ours is not None and theirs is not None and _is_text(ours) != _is_text(theirs):
-        raise InputError(f"{part}: its labels are {theirs}, those of {first} {ours}; write one kind")
+        raise InputError(f"{part}: its labels are {theirs}, those of {parts[0]} {ours}; write one kind")
 
 
-def whole_label(label: float | None, place: str) -> int:
-    """A label as a number: -1 where there is none (None, NaN, below zero) or none that int64 holds.
-
-    Raises:
-        InputError: it is no whole number; `place` is what the message begins with.
-    """
-    if label is None or label != label:
-        return -1
-    if isinstance(label, float) and not label.is_integer():
-        raise InputError(f"{place}: has the label {label}, which is no whole number; write class numbers from 0")
-    return int(label) if 0 <= label < 1 << 63 else -1
+def _label_type(schema: pa.Schema, columns: Columns, part: ParquetPart) -> pa.DataType | None:
+    label = find_columns(schema, columns, part)[1]
+    return None if label is None else schema.field(label).type
 
 
 def class_names(parts: Sequence[ParquetPart], columns: Columns) -> tuple[str, ...]:
@@ -287,8 +277,8 @@ def class_names(parts: Sequence[ParquetPart], columns: Columns) -> tuple[str, ..
         return ()
     values: set[str] = set()
     for part in parts:
-        _check_alike(parts[0], part, columns)
         with part.open() as file:
+            _check_alike(parts, part, file.schema_arrow, columns)
             for batch in _batches(file, list(range(file.num_row_groups)), [label], part):
                 column = batch.column(0)
                 if not pa.types.is_string_view(column.type):  # of which Arrow makes "" where there is none

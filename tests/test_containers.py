@@ -19,6 +19,7 @@ from srood import datasets, images, outliers
 from srood.containers import container, open_container, tar_file, tiny_images
 from srood.errors import InputError
 from srood.hashes import pixel_sha256
+from srood.labels import number_labels
 
 LABELS = ["cat", "dog", "cat", "emu", "dog", "cat", "cat", "emu", "dog"]
 NUMBERS = [["cat", "dog", "emu"].index(label) for label in LABELS]
@@ -210,7 +211,7 @@ def test_folders_of_an_archive_are_labels_below_those_that_all_share(names, labe
     ],
 )
 def test_labels_are_integers_or_indices_into_names(texts, numbers, names):
-    found, found_names = container.number_labels(texts)
+    found, found_names = number_labels(texts)
     assert (found.tolist(), found_names) == (numbers, names)
 
 

@@ -1,4 +1,4 @@
-"""What all containers of images share: their verbs, their rows, the numbering of labels, fingerprints of files."""
+"""What all containers of images share: their verbs, their rows, names of members, fingerprints of files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
-
-import numpy as np
 
 from srood.errors import InputError
 from srood.hashes import file_sha256
@@ -58,30 +56,6 @@ class Container(Protocol):
     def fingerprint(self) -> str:
         """SHA-256 (hex) that changes when the rows do."""
         ...
-
-
-def number_labels(labels: Sequence[str | None]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels as numbers.
-
-    Returns:
-        int64 (N,): the integers themselves where all labels are integers, else indices into the names; -1 for None.
-        the sorted distinct labels, or empty for integers.
-    """
-    known = {label for label in labels if label is not None}
-    if all(re.fullmatch(r"-?[0-9]{1,9}", label) for label in known):
-        return np.array([-1 if label is None else max(-1, int(label)) for label in labels], np.int64), ()
-    return name_labels(labels)
-
-
-def name_labels(labels: Sequence[str | None]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels as indices into their sorted names, which may be numbers as those of folders are; -1 for None.
-
-    Returns:
-        int64 (N,), and the names.
-    """
-    names = tuple(sorted({label for label in labels if label is not None}))
-    index = {name: number for number, name in enumerate(names)}
-    return np.array([-1 if label is None else index[label] for label in labels], np.int64), names
 
 
 def archive_labels(names: Sequence[str]) -> list[str | None]:

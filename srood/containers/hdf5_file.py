@@ -14,7 +14,7 @@ from srood.containers.container import Row, file_fingerprint, unreadable
 from srood.errors import InputError
 from srood.hdf5 import open_plain
 from srood.images import MAX_BYTES
-from srood.parquet import whole_label
+from srood.labels import whole_label
 
 IMAGE_NAMES = ("image", "images", "img", "data", "x")
 LABEL_NAMES = ("label", "labels", "y", "class")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from srood.containers.container import Row, number_labels, unreadable
+from srood.containers.container import Row, unreadable
 from srood.errors import InputError
 from srood.images import MAX_BYTES
+from srood.labels import number_labels
 
 
 @dataclass(frozen=True)

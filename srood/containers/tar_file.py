@@ -23,14 +23,13 @@ from srood.containers.container import (
     archive_labels,
     file_fingerprint,
     member_name,
-    name_labels,
-    number_labels,
     printable,
     unreadable,
     unsafe,
 )
 from srood.errors import InputError
 from srood.images import MAX_BYTES, Unusable
+from srood.labels import name_labels, number_labels
 
 LABEL_EXTENSIONS = ("cls", "json", "txt")  # in order of preference
 LABEL_KEYS = ("label_name", "label", "cls", "class", "class_name", "class_label")

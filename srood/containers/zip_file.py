@@ -17,12 +17,12 @@ from srood.containers.container import (
     archive_labels,
     file_fingerprint,
     member_name,
-    name_labels,
     unreadable,
     unsafe,
 )
 from srood.errors import InputError
 from srood.images import MAX_BYTES, Unusable
+from srood.labels import name_labels
 
 READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of these zipfile bounds the output of one read; not of others
 DAMAGE = (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, ValueError, NotImplementedError, EOFError, struct.error)
