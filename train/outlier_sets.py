@@ -47,15 +47,15 @@ def open_sets(config: TuneConfig) -> list[OutlierSet]:
     if sets and not method.outliers:
         using = ", ".join(name for name, other in METHODS.items() if other.outliers)
         raise InputError(f"--outliers: method {method.name} uses none; leave it out, or choose one of {using}")
+    for name in ONLY_WITH_OUTLIERS if not sets else ():
+        if getattr(config, name) != TuneConfig.model_fields[name].default:
+            raise InputError(f"--{name.replace('_', '-')}: there are no outliers that it could act on; leave it out")
     if config.reselect:
         score = reselection(config.reselect)[0]
         if not sets:
             raise InputError(f"--reselect {config.reselect}: there are no outliers to choose from; give --outliers")
         if score not in SCORES:
             raise InputError(f"--reselect {config.reselect}: no such score; choose one of {', '.join(SCORES)}")
-    for name in ONLY_WITH_OUTLIERS if not sets else ():
-        if getattr(config, name) != TuneConfig.model_fields[name].default:
-            raise InputError(f"--{name.replace('_', '-')}: there are no outliers that it could act on; leave it out")
     opened = [OutlierSet.open(local_manifest(path)) for path, _ in sets]
     for number, found in enumerate(opened):
         for earlier in opened[:number]:
